@@ -1,0 +1,1 @@
+"""TFDS builders of the crop-type datasets."""

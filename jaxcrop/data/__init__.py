@@ -1,0 +1,1 @@
+"""Records to batches: bands, reading, augmentation on the device, and synthetic regions."""

@@ -1,0 +1,1 @@
+"""Backbones, decoders, and the segmenter that joins them (Flax NNX, NHWC)."""

@@ -1,0 +1,82 @@
+"""ResNet backbones with the numerics of timm and torchvision, which agree (weights_spec 5.1)."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxcrop.models.layers import BatchNorm, Conv
+
+
+class Downsample(nnx.Module):
+    """The projection on a bottleneck's shortcut where its shape changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
+        self.conv = Conv(in_channels, out_channels, 1, stride, rngs=rngs)
+        self.bn = BatchNorm(out_channels, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        return self.bn(self.conv(x))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3, 1x1 residual block; the 3x3 convolution carries the stride ("v1.5")."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int, *, rngs: nnx.Rngs):
+        out_channels = width * self.expansion
+        self.conv1 = Conv(in_channels, width, 1, rngs=rngs)
+        self.bn1 = BatchNorm(width, rngs=rngs)
+        self.conv2 = Conv(width, width, 3, stride, rngs=rngs)
+        self.bn2 = BatchNorm(width, rngs=rngs)
+        self.conv3 = Conv(width, out_channels, 1, rngs=rngs)
+        self.bn3 = BatchNorm(out_channels, rngs=rngs)
+        needs_projection = stride != 1 or in_channels != out_channels
+        self.downsample = (
+            Downsample(in_channels, out_channels, stride, rngs=rngs) if needs_projection else None
+        )
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        x = jax.nn.relu(self.bn2(self.conv2(x)))
+        return jax.nn.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
+class ResNet(nnx.Module):
+    """ResNet of bottleneck blocks without classifier; returns its pyramid of five feature maps.
+
+    `blocks` counts the blocks of each stage; `channels` and `strides` describe the maps returned.
+    Module and parameter names follow torchvision's, so that converted names read alike.
+    """
+
+    strides = (2, 4, 8, 16, 32)
+
+    def __init__(self, blocks: Sequence[int], in_channels: int, *, rngs: nnx.Rngs):
+        self.conv1 = Conv(in_channels, 64, 7, 2, rngs=rngs)
+        self.bn1 = BatchNorm(64, rngs=rngs)
+        channels, widths = 64, (64, 128, 256, 512)
+        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
+            layers = []
+            for block in range(count):
+                stride = 2 if block == 0 and stage > 1 else 1
+                layers.append(Bottleneck(channels, width, stride, rngs=rngs))
+                channels = width * Bottleneck.expansion
+            setattr(self, f"layer{stage}", nnx.List(layers))
+        self.channels = (64, *(width * Bottleneck.expansion for width in widths))
+
+    def __call__(self, x: Float[Array, "b h w band"]) -> tuple[Float[Array, "b _h _w _c"], ...]:
+        features = [jax.nn.relu(self.bn1(self.conv1(x)))]
+        x = nnx.max_pool(features[0], (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                x = block(x)
+            features.append(x)
+        return tuple(features)
+
+
+def resnet50(in_channels: int, *, rngs: nnx.Rngs) -> ResNet:
+    """ResNet-50 on images of `in_channels` bands."""
+    return ResNet((3, 4, 6, 3), in_channels, rngs=rngs)

@@ -1,0 +1,1 @@
+"""PyTorch checkpoints to Flax, without PyTorch and without ever executing a pickle."""
