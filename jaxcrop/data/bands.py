@@ -28,7 +28,7 @@ class BandInput:
             raise ValueError(f"{len(self.bands)} bands but {len(self.divisor)} divisors")
 
     def indices(self, available: Sequence[str], source: str) -> tuple[int, ...]:
-        """Position of each wanted band among `available`, the bands of the file or dataset `source`.
+        """Position of each wanted band among `available`, the bands of file or dataset `source`.
 
         Raises InputError naming the bands that `source` lacks.
         """

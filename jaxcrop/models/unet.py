@@ -27,9 +27,7 @@ class ConvNormRelu(nnx.Module):
 class DecoderBlock(nnx.Module):
     """Upsample by 2 (nearest), append the skip connection, convolve twice."""
 
-    def __init__(
-        self, in_channels: int, skip_channels: int, out_channels: int, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, *, rngs: nnx.Rngs):
         self.conv1 = ConvNormRelu(in_channels + skip_channels, out_channels, rngs=rngs)
         self.conv2 = ConvNormRelu(out_channels, out_channels, rngs=rngs)
 

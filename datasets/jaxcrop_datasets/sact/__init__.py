@@ -1,0 +1,1 @@
+"""South African crop types, Western Cape, 2017."""

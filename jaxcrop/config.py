@@ -1,0 +1,112 @@
+"""Every setting of a training run and its default, which YAML and the command line override."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jaxcrop.errors import InputError
+from jaxcrop.regions import REGIONS
+
+Family = Literal["ssl4eo", "satlas", "imagenet"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a segmentation model of a region's crops and evaluate it on the region's test chips."""
+
+    backbone: Family
+    """Family of the pretrained ResNet-50."""
+    region: Literal[tuple(REGIONS)]  # type: ignore[valid-type]
+    """Region whose chips are trained and tested on."""
+    weights: str = "published"
+    """`published` (fetched by `python -m weights_convert fetch`), `random`, or the folder that
+    `python -m weights_convert convert` wrote."""
+    data_dir: Path | None = None
+    """Folder of the built records (default: $JAXCROP_DATA_DIR, else ~/.cache/jaxcrop/data)."""
+    run_dir: Path | None = None
+    """Folder that receives the run; the same command resumes it (default: runs/REGION-BACKBONE)."""
+    demo: bool = False
+    """Draw a synthetic region, train on it for a few minutes, and map a held-out scene."""
+    bands: tuple[str, ...] | None = None
+    """Bands to see, with `--weights random` only (default: the bands the family was trained on)."""
+    freeze: bool = True
+    """Keep the backbone as it is, its batch-normalisation statistics too."""
+    steps: int = 700
+    """Optimiser steps in all."""
+    batch_size: int = 16
+    """Chips per step, over all devices."""
+    learning_rate: float = 1e-3
+    """AdamW's learning rate before the plateau rule lowers it."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay, on every trained parameter."""
+    plateau_patience: int = 1
+    """Validations without improvement that the learning rate outlasts; one more lowers it."""
+    eval_every: int | None = None
+    """Steps between validations and checkpoints (default: one pass over the training chips)."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the chips and the augmentation."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "eval_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if not self.learning_rate > 0:
+            raise InputError(f"--learning-rate must be above 0, not {self.learning_rate}")
+        if self.bands is not None and self.weights != "random":
+            raise InputError("--bands needs --weights random: pretrained weights fix their bands")
+
+
+DEMO_DEFAULTS = {
+    "weights": "random",
+    "freeze": False,
+    "steps": 60,
+    "batch_size": 4,
+    "eval_every": 20,
+}
+"""What `--demo` changes: a few minutes on two cores, without any download."""
+
+
+def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
+    """Read a TrainConfig from `argv`, whose `--config FILE` names a YAML file of settings.
+
+    The file's values become arguments ahead of the others, so they are validated alike and the
+    command line wins. Raises InputError where the file is unreadable or not a flat mapping.
+    """
+    import tyro  # noqa: PLC0415  (kept out of `import jaxcrop.config`)
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "--config" in argv:
+        at = argv.index("--config")
+        if at + 1 == len(argv):
+            raise InputError("--config needs the name of a YAML file")
+        argv = _yaml_arguments(Path(argv[at + 1])) + argv[:at] + argv[at + 2 :]
+    defaults = DEMO_DEFAULTS if "--demo" in argv else {}
+    default = TrainConfig(backbone=tyro.MISSING, region=tyro.MISSING, **defaults)
+    return tyro.cli(TrainConfig, args=argv, default=default, prog="python -m jaxcrop.train")
+
+
+def _yaml_arguments(path: Path) -> list[str]:
+    """The flat YAML mapping in `path` as command-line arguments."""
+    import yaml  # noqa: PLC0415
+
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} must be a mapping of setting: value")
+    arguments = []
+    for key, value in settings.items():
+        flag = str(key).replace("_", "-")
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            arguments += [f"--{flag}", *map(str, value)]
+        else:
+            arguments += [f"--{flag}", str(value)]
+    return arguments

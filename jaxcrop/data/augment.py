@@ -1,0 +1,90 @@
+"""Normalisation and augmentation on the device, inside the compiled step."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt16
+
+from jaxcrop.data.bands import BandInput
+
+
+def normalise(image: UInt16[Array, "n h w b"], band_input: BandInput) -> Float[Array, "n h w b"]:
+    """Digital numbers as the backbone was trained to see them: divided by band, perhaps clipped."""
+    scaled = image.astype(jnp.float32) / jnp.asarray(band_input.divisor, jnp.float32)
+    return jnp.clip(scaled, 0.0, 1.0) if band_input.clip else scaled
+
+
+class Box(NamedTuple):
+    """A crop in pixels: first row, first column, rows, columns."""
+
+    top: Int[Array, ""]
+    left: Int[Array, ""]
+    height: Int[Array, ""]
+    width: Int[Array, ""]
+
+
+def random_box(
+    key: PRNGKeyArray,
+    height: int,
+    width: int,
+    scale: tuple[float, float] = (0.6, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """A crop of random area and aspect, drawn as torchvision's RandomResizedCrop draws it.
+
+    `scale` bounds the crop's share of the area, `ratio` its width over height. Ten tries; the whole
+    image where none fits.
+    """
+    area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
+    area = height * width * jax.random.uniform(area_key, (10,), minval=scale[0], maxval=scale[1])
+    low, high = jnp.log(jnp.asarray(ratio))
+    aspect = jnp.exp(jax.random.uniform(ratio_key, (10,), minval=low, maxval=high))
+    widths = jnp.round(jnp.sqrt(area * aspect)).astype(int)
+    heights = jnp.round(jnp.sqrt(area / aspect)).astype(int)
+    fits = (widths <= width) & (heights <= height)
+    first = jnp.argmax(fits)
+    box_height = jnp.where(fits.any(), heights[first], height)
+    box_width = jnp.where(fits.any(), widths[first], width)
+    top = jax.random.randint(top_key, (), 0, height - box_height + 1)
+    left = jax.random.randint(left_key, (), 0, width - box_width + 1)
+    return Box(top, left, box_height, box_width)
+
+
+def crop_resize(
+    image: Float[Array, "h w b"], label: UInt8[Array, "h w"], box: Box
+) -> tuple[Float[Array, "h w b"], UInt8[Array, "h w"]]:
+    """Stretch `box` to the full size: the image bilinearly with aligned corners, the label nearest.
+
+    Both sample the same positions, so that label and image stay on each other (datasets_spec 8.5).
+    """
+    height, width, _ = image.shape
+
+    def positions(start, length, size):
+        position = start + jnp.arange(size) * (length - 1) / max(size - 1, 1)
+        low = jnp.floor(position).astype(int)
+        high = jnp.minimum(low + 1, start + length - 1)
+        return low, high, position - low, jnp.round(position).astype(int)
+
+    low, high, weight, nearest_row = positions(box.top, box.height, height)
+    image = image[low] * (1 - weight)[:, None, None] + image[high] * weight[:, None, None]
+    low, high, weight, nearest_column = positions(box.left, box.width, width)
+    image = image[:, low] * (1 - weight)[:, None] + image[:, high] * weight[:, None]
+    return image, label[nearest_row][:, nearest_column]
+
+
+def augment(
+    key: PRNGKeyArray, image: Float[Array, "n h w b"], label: UInt8[Array, "n h w"]
+) -> tuple[Float[Array, "n h w b"], UInt8[Array, "n h w"]]:
+    """The paper's augmentation: random-resized-crop (0.6-1), then each flip at probability 1/2."""
+
+    def one(key, image, label):
+        crop_key, vertical_key, horizontal_key = jax.random.split(key, 3)
+        image, label = crop_resize(image, label, random_box(crop_key, *label.shape))
+        for axis, flip_key in ((0, vertical_key), (1, horizontal_key)):
+            flip = jax.random.bernoulli(flip_key)
+            image = jnp.where(flip, jnp.flip(image, axis), image)
+            label = jnp.where(flip, jnp.flip(label, axis), label)
+        return image, label
+
+    return jax.vmap(one)(jax.random.split(key, image.shape[0]), image, label)

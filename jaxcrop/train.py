@@ -1,0 +1,100 @@
+"""`python -m jaxcrop.train`: train a model of a region's crops, then evaluate it."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxcrop.cli import exit_on_input_error
+from jaxcrop.config import TrainConfig, parse_train_config
+from jaxcrop.errors import InputError
+from jaxcrop.regions import REGIONS
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and evaluate as the arguments say; `--demo` draws the data and maps a scene as well."""
+    with exit_on_input_error():
+        config = parse_train_config(argv)
+        config = dataclasses.replace(config, run_dir=config.run_dir or _default_run_dir(config))
+        if config.demo:
+            from jaxcrop import demo  # noqa: PLC0415
+
+            demo.run(config)
+        else:
+            train_and_evaluate(config)
+
+
+def train_and_evaluate(config: TrainConfig) -> None:
+    """Train in `config.run_dir` and evaluate the best checkpoint on the region's test chips.
+
+    Raises InputError naming everything that is missing, records and weights, before any work.
+    """
+    # Heavy imports wait until the arguments are known to be right: --help answers at once.
+    from jaxcrop import weights  # noqa: PLC0415
+    from jaxcrop.data.paths import default_data_dir  # noqa: PLC0415
+    from jaxcrop.data.reading import open_records  # noqa: PLC0415
+    from jaxcrop.training.loop import train  # noqa: PLC0415
+    from jaxcrop.training.runs import Run, create_model, run_config, write_run  # noqa: PLC0415
+    from jaxcrop.training.scores import score_run  # noqa: PLC0415
+
+    dataset = REGIONS[config.region].dataset
+    data_dir = config.data_dir or default_data_dir()
+    records = open_records(data_dir, dataset)
+    weights_dir = _weights_dir(config)
+    missing = []
+    if records is None:
+        missing.append(
+            f"the records of {dataset} in {data_dir} (`python -m jaxcrop.data build {dataset} "
+            "--source DIR` builds them, or --demo draws a synthetic region)"
+        )
+    if weights_dir is None and config.weights == "published":
+        missing.append(
+            f"the published weights of {config.backbone} (`python -m weights_convert fetch "
+            f"{weights.DEFAULT[config.backbone]}` gets them, or --weights random does without)"
+        )
+    if missing:
+        raise InputError(f"missing: {' and '.join(missing)}")
+
+    if weights_dir is None:
+        backbone = {"family": config.backbone, "source": "random"}
+        band_input = weights.band_input(config.backbone, config.bands)
+        model = create_model(band_input, config.seed)
+    else:
+        backbone, band_input = weights.read_manifest(weights_dir)
+        model = create_model(band_input, config.seed)
+        weights.load_backbone(model.backbone, weights_dir)
+    band_input.indices(records.bands, str(records.folder))
+    run = Run(
+        folder=config.run_dir,
+        config=run_config(config),
+        data={
+            "dataset": records.name,
+            "version": records.version,
+            "folder": str(records.folder.absolute()),
+            "sizes": records.sizes,
+            "synthetic": records.synthetic,
+        },
+        backbone=backbone,
+        band_input=band_input,
+    )
+    write_run(run)
+    train(run, config, model, records)
+    score_run(run, split="test", checkpoint="best", batch_size=config.batch_size)
+
+
+def _weights_dir(config: TrainConfig) -> Path | None:
+    """The converted weights that `--weights` asks for; None where random or not fetched."""
+    from jaxcrop import weights  # noqa: PLC0415
+
+    if config.weights == "random":
+        return None
+    if config.weights == "published":
+        return weights.find(config.backbone)
+    return Path(config.weights)
+
+
+def _default_run_dir(config: TrainConfig) -> Path:
+    return Path("runs") / f"{config.region}-{config.backbone}{'-demo' if config.demo else ''}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training and evaluation: one jitted step over a mesh, checkpoints, metrics."""

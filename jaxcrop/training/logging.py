@@ -1,0 +1,75 @@
+"""What a run tells: a progress line, `metrics.jsonl`, and TensorBoard event files."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+
+def progress_line(text: str, last: bool) -> None:
+    """Show how far a task is: on a terminal, one line that changes; elsewhere, its last state."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+    elif last:
+        print(text, file=sys.stderr, flush=True)
+
+
+def message(text: str) -> None:
+    """Print a line that stays, in place of the progress line."""
+    print(f"\r\x1b[K{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+
+
+class RunLog:
+    """Scalars of a run in its folder, and one line on the terminal that says how it goes.
+
+    On resuming from step `start`, what an interrupted run logged after that step is taken back.
+    """
+
+    def __init__(self, run_dir: Path, start: int, steps: int):
+        self._path = run_dir / "metrics.jsonl"
+        self._keep_until(start)
+        self._file = self._path.open("a")
+        self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
+        self._steps = steps
+        self._images = 0
+        self._first_step = start
+        self._began = time.perf_counter()
+
+    def _keep_until(self, step: int) -> None:
+        lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, self._path)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Record `values` of `step`."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def progress(self, step: int, loss: float, images: int) -> float:
+        """Show the loss, the images per second and the time left; returns the images per second.
+
+        A line stays ten times a run.
+        """
+        self._images += images
+        done = step - self._first_step
+        elapsed = time.perf_counter() - self._began
+        rate = self._images / elapsed
+        left = elapsed / done * (self._steps - step)
+        text = (
+            f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.1f} images/s  "
+            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        )
+        progress_line(text, last=step == self._steps or step % max(1, self._steps // 10) == 0)
+        return rate
+
+    def close(self) -> None:
+        """Flush the files."""
+        self._file.close()
+        self._tensorboard.close()

@@ -1,0 +1,175 @@
+"""A run folder: what it was trained from, kept in `config.yaml`, and how to open it again."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import yaml
+from flax import nnx
+from jaxtyping import Array, UInt16
+
+from jaxcrop.config import TrainConfig
+from jaxcrop.crops import NUM_CLASSES
+from jaxcrop.data.augment import normalise
+from jaxcrop.data.bands import BandInput
+from jaxcrop.data.reading import Records, open_records
+from jaxcrop.errors import InputError
+from jaxcrop.models.segmenter import Segmenter, resnet50_unet
+from jaxcrop.training.checkpoints import Checkpoints, Which
+
+ARCHITECTURE = "resnet50-unet"
+_PACKAGES = ("jaxcrop", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what its `config.yaml` says.
+
+    `backbone` is the manifest of the converted weights, or `{"family": ..., "source": "random"}`.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    data: dict[str, Any]
+    backbone: dict[str, Any]
+    band_input: BandInput
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the run was trained on synthetic chips."""
+        return self.data["synthetic"]
+
+    @property
+    def title(self) -> str:
+        """One line that says what was trained on what."""
+        region, family = self.config["region"], self.config["backbone"]
+        kind = "random weights" if self.backbone["source"] == "random" else self.backbone["source"]
+        data = (
+            f"{'synthetic ' if self.synthetic else ''}{self.data['dataset']} {self.data['version']}"
+        )
+        return f"{region}: {family} ResNet-50 ({kind}), U-Net, {data}"
+
+    def records(self) -> Records:
+        """The records that the run was trained on. Raises InputError where they are gone."""
+        folder = Path(self.data["folder"])
+        records = open_records(folder.parents[1], self.data["dataset"])
+        if records is None:
+            raise InputError(
+                f"{folder}, on which {self.folder} was trained, is gone: build it again"
+            )
+        return records
+
+    def model(self, which: Which = "best") -> Segmenter:
+        """The trained model, ready to predict."""
+        model = nnx.eval_shape(lambda: create_model(self.band_input, seed=0))
+        model.eval()
+        definition, abstract = nnx.split(model)
+        return nnx.merge(definition, Checkpoints(self.folder).load_model(which, abstract))
+
+    def logits_fn(
+        self, which: Which = "best"
+    ) -> Callable[[UInt16[np.ndarray, "n h w band"]], Array]:
+        """The trained model as a compiled function from digital numbers to logits.
+
+        The bands are those of `band_input`, in its order.
+        """
+        definition, state = nnx.split(self.model(which))
+
+        @jax.jit
+        def logits(state, image):
+            return nnx.merge(definition, state)(normalise(image, self.band_input))
+
+        return lambda image: logits(state, image)
+
+
+def create_model(band_input: BandInput, seed: int) -> Segmenter:
+    """A fresh model with random weights for the given bands."""
+    return resnet50_unet(len(band_input.bands), NUM_CLASSES, rngs=nnx.Rngs(seed))
+
+
+def write_run(run: Run) -> None:
+    """Write `config.yaml`, complete or not at all.
+
+    Raises InputError where the folder cannot be written, or holds a run with other settings.
+    """
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        path = run.folder / "config.yaml"
+        if path.exists():
+            _refuse_other_settings(open_run(run.folder), run)
+        content = {
+            "command": " ".join(sys.argv),
+            "config": run.config,
+            "data": run.data,
+            "model": {
+                "architecture": ARCHITECTURE,
+                **dataclasses.asdict(run.band_input),
+                "backbone": run.backbone,
+            },
+            "device": jax.devices()[0].device_kind,
+            "versions": {package: version(package) for package in _PACKAGES},
+        }
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(
+            f"--run-dir {run.folder} cannot be written ({error.strerror}): choose another folder"
+        ) from error
+
+
+def open_run(folder: Path) -> Run:
+    """Read a run folder's `config.yaml`. Raises InputError where it is missing or damaged."""
+    path = folder / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text())
+        model = content["model"]
+        if model["architecture"] != ARCHITECTURE:
+            raise InputError(
+                f"{path} names architecture {model['architecture']}, which this version of jaxcrop "
+                f"does not know: it knows {ARCHITECTURE}"
+            )
+        band_input = BandInput(tuple(model["bands"]), tuple(model["divisor"]), model["clip"])
+        return Run(folder, content["config"], content["data"], model["backbone"], band_input)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} is no run folder, it has no config.yaml: give the folder of a training run"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged: train again into a new folder") from error
+
+
+def run_config(config: TrainConfig) -> dict[str, Any]:
+    """The settings as plain values, without those that only say where files lie."""
+    values = dataclasses.asdict(config)
+    return {name: value for name, value in values.items() if name not in ("data_dir", "run_dir")}
+
+
+def _refuse_other_settings(old: Run, new: Run) -> None:
+    """A run resumes under the settings it began with; only its length may change."""
+    for part in ("config", "data", "backbone"):
+        before, after = _plain(getattr(old, part)), _plain(getattr(new, part))
+        for key in sorted(set(before) | set(after)):
+            if key not in ("steps", "folder") and before.get(key) != after.get(key):
+                raise InputError(
+                    f"{old.folder} holds a run with {key} {before.get(key)}, not {after.get(key)}: "
+                    "give the same settings to resume it, or another --run-dir"
+                )
+
+
+def _plain(value: Any) -> Any:
+    """`value` with tuples as lists and paths as text, as YAML holds it."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,123 @@
+"""Score a run: the table that is printed, and the files from which every figure can be redone."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from flax import nnx
+from jaxtyping import Int64
+
+from jaxcrop.crops import CROPS
+from jaxcrop.errors import InputError
+from jaxcrop.figures import confusion_figure, save_figure
+from jaxcrop.training.baselines import baselines
+from jaxcrop.training.checkpoints import Which
+from jaxcrop.training.evaluation import Evaluation, evaluate_chips
+from jaxcrop.training.mesh import data_mesh, fitting_batch_size
+from jaxcrop.training.metrics import metrics
+from jaxcrop.training.runs import Run
+from jaxcrop.training.step import make_eval_step
+
+CLASS_NAMES = tuple(crop.name for crop in CROPS)
+_SCORES = ("accuracy", "f1", "precision", "recall", "jaccard")
+_AVERAGES = {
+    "overall": "over all pixels",
+    "average": "over classes, the paper's",
+    "present": "over classes in the labels",
+}
+
+
+def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[str, dict]:
+    """Score a checkpoint of `run` on `split` beside the baselines: print a table, write the files.
+
+    RUN/evaluation/SPLIT receives `metrics.json`, `confusion.csv`, `confusion.png` and
+    `per_chip.parquet`; from the last, every metric, averaging policy and bootstrap follows without
+    running the model again. Returns the metrics of the model and of each baseline. Raises
+    InputError where the folder cannot be written.
+    """
+    mesh = data_mesh()
+    chips = run.records().chips(split, run.band_input)
+    definition, state = nnx.split(run.model(checkpoint))
+    evaluation = evaluate_chips(
+        make_eval_step(definition, run.band_input, mesh),
+        (state,),
+        chips,
+        fitting_batch_size(batch_size, len(chips), mesh),
+        mesh,
+    )
+    references = baselines(run.records().chips("train", run.band_input), chips)
+    scores = {"model": evaluation.metrics}
+    scores |= {name: metrics(confusion) for name, confusion in references.items()}
+
+    title = f"{run.title}, {checkpoint} checkpoint, {len(chips)} {split} chips"
+    print(_table(title, scores))
+    folder = run.folder / "evaluation" / split
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"title": title, "synthetic": run.synthetic, **scores}
+        _write_text(folder / "metrics.json", json.dumps(content, indent=1))
+        _write_text(folder / "confusion.csv", _confusion_csv(evaluation.confusion))
+        figure = confusion_figure(evaluation.confusion, CLASS_NAMES, synthetic=run.synthetic)
+        save_figure(figure, folder / "confusion.png")
+        _write_per_chip(folder / "per_chip.parquet", evaluation)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}): free it or its disk"
+        ) from error
+    print(f"written to {folder}: metrics.json, confusion.csv, confusion.png, per_chip.parquet")
+    return scores
+
+
+def _table(title: str, scores: dict[str, dict[str, float]]) -> str:
+    """The metrics in per cent, a row each, the model and the baselines side by side."""
+    rows = [
+        (
+            f"{score} {meaning}",
+            [f"{values[f'{average}_{score}']:.1%}" for values in scores.values()],
+        )
+        for average, meaning in _AVERAGES.items()
+        for score in _SCORES
+    ]
+    left = max(len(name) for name, _ in rows)
+    widths = [max(len(name), 6) for name in scores]
+    lines = [
+        title,
+        " " * left + "".join(f"  {n:>{w}}" for n, w in zip(scores, widths, strict=True)),
+    ]
+    for name, values in rows:
+        cells = "".join(f"  {value:>{w}}" for value, w in zip(values, widths, strict=True))
+        lines.append(f"{name:<{left}}{cells}")
+    return "\n".join(lines)
+
+
+def _confusion_csv(confusion: Int64[np.ndarray, "classes classes"]) -> str:
+    lines = [",".join(["truth\\prediction", *CLASS_NAMES])]
+    for name, row in zip(CLASS_NAMES, confusion, strict=True):
+        lines.append(",".join([name, *map(str, row)]))
+    return "\n".join(lines) + "\n"
+
+
+def _write_per_chip(path: Path, evaluation: Evaluation) -> None:
+    """One row per chip, true class and predicted class, with the number of pixels."""
+    chips, classes, _ = evaluation.per_chip.shape
+    names = np.array(CLASS_NAMES)
+    table = pa.table(
+        {
+            "chip_id": np.repeat(evaluation.chip_ids, classes * classes),
+            "truth": np.tile(np.repeat(names, classes), chips),
+            "prediction": np.tile(names, chips * classes),
+            "pixels": evaluation.per_chip.ravel(),
+        }
+    )
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(table, temporary)
+    os.replace(temporary, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,70 @@
+"""Cropping against PyTorch's interpolation, drawing against torchvision's distribution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcrop.data.augment import Box, augment, crop_resize, normalise, random_box
+from jaxcrop.data.bands import BandInput
+
+
+@pytest.fixture
+def chip():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(40, 48, 3)).astype(np.float32), rng.integers(0, 6, (40, 48), np.uint8)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 40, 48), (3, 7, 31, 29), (10, 0, 24, 48), (5, 20, 1, 2)])
+def test_crop_resize_equals_torch(chip, box):
+    torch = pytest.importorskip("torch")
+    image, label = chip
+    top, left, height, width = box
+    got, got_label = crop_resize(jnp.asarray(image), jnp.asarray(label), Box(*box))
+    window = torch.from_numpy(image)[top : top + height, left : left + width]
+    want = torch.nn.functional.interpolate(
+        window.permute(2, 0, 1)[None], (40, 48), mode="bilinear", align_corners=True
+    )
+    np.testing.assert_allclose(got, want[0].permute(1, 2, 0), atol=2e-5)
+    # A label pixel is the one under the centre of the interpolation.
+    rows = np.rint(top + np.arange(40, dtype=np.float32) * np.float32((height - 1) / 39))
+    columns = np.rint(left + np.arange(48, dtype=np.float32) * np.float32((width - 1) / 47))
+    agreement = (label[rows.astype(int)][:, columns.astype(int)] == np.asarray(got_label)).mean()
+    assert agreement > 0.95  # halves may round either way
+
+
+def test_random_box_draws_as_torchvision_does():
+    torch = pytest.importorskip("torch")
+    from oracles import torchvision
+
+    crop = torchvision().transforms.RandomResizedCrop
+    image = torch.empty(3, 200, 200)
+    torch.manual_seed(0)
+    want = np.array([crop.get_params(image, (0.6, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)])
+    keys = jax.random.split(jax.random.key(0), 4000)
+    got = np.stack(jax.vmap(lambda key: jnp.stack(random_box(key, 200, 200)))(keys), axis=0)
+    assert got[:, :2].min() >= 0
+    assert (got[:, :2] + got[:, 2:]).max() <= 200
+    np.testing.assert_allclose(got.mean(0), want.mean(0), rtol=0.05)
+    np.testing.assert_allclose(got.std(0), want.std(0), rtol=0.05)
+
+
+def test_image_and_label_move_together():
+    """A label painted into the image stays under its pixels through crop and flips."""
+    rng = np.random.default_rng(1)
+    label = (
+        np.kron(rng.integers(0, 6, (8, 8)), np.ones((32, 32))).astype(np.uint8)[None].repeat(8, 0)
+    )
+    image, moved = augment(jax.random.key(3), jnp.asarray(label[..., None], jnp.float32), label)
+    # On an interpolated edge between two classes the image is neither: one pixel in fifty.
+    assert (np.rint(image[..., 0]) == np.asarray(moved)).mean() > 0.96
+    flips = {(bool(m[0, 0] != m[0, -1]), bool(m[0, 0] != m[-1, 0])) for m in np.asarray(moved)}
+    assert len(flips) > 1
+
+
+def test_normalise_divides_and_clips():
+    image = np.array([0, 1779, 3558, 9000], np.uint16).reshape(1, 2, 2, 1)
+    clipped = normalise(jnp.asarray(image), BandInput(("B04",), (3558.0,), True))
+    np.testing.assert_allclose(np.ravel(clipped), [0, 0.5, 1, 1])
+    free = normalise(jnp.asarray(image), BandInput(("B04",), (10_000.0,), False))
+    np.testing.assert_allclose(np.ravel(free), [0, 0.1779, 0.3558, 0.9], rtol=1e-6)

@@ -1,0 +1,432 @@
+"""`CropChips` on small hand-made GeoTIFFs, and on real Sentinel-2 tiles."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.warp
+import tensorflow_datasets as tfds
+from jaxcrop_datasets.crop_chips import CropChips, build_records, split_chips
+from rasterio.transform import from_origin
+
+from jaxcrop.crops import IGNORE, OTHER, RICE, WHEAT
+from jaxcrop.errors import InputError
+
+CRS = "EPSG:32734"
+EAST, NORTH = 300_000, 6_300_000
+
+
+class Tiny(CropChips, skip_registration=True):
+    """Three bands of 16 x 16 pixels; raw 0 is a crop, as in NCCM."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BANDS = ("B02", "B03", "B04")
+    FILE_BANDS = ("B04", "B02", "B03")
+    CODES: ClassVar = {0: ("rice", RICE), 7: ("wheat", WHEAT), 8: ("x", OTHER), 15: ("-", IGNORE)}
+    SIZE = 16
+    DATE = "2017-03-01"
+    HOMEPAGE = "https://example.org"
+    LICENSE = "CC-BY-4.0"
+
+
+def write(path: Path, pixels, *, crs=CRS, at=(EAST, NORTH), metres=10.0, tags=None, **options):
+    """Write pixels (band, height, width) as a GeoTIFF whose north-west corner lies at `at`."""
+    names = options.pop("descriptions", None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = pixels.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=pixels.dtype,
+        crs=crs, transform=from_origin(*at, metres, metres), **options,
+    ) as file:  # fmt: skip
+        file.write(pixels)
+        file.update_tags(**(tags or {}))
+        if names:
+            file.descriptions = names
+
+
+def chip_pixels(seed: int, bands: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 9000, (bands, 16, 16), np.uint16)
+
+
+def at(chip: int) -> tuple[float, float]:
+    return EAST + 200 * chip, NORTH
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """Three good chips with one label map each on the same grid."""
+    folder = tmp_path / "source"
+    for chip in range(3):
+        write(folder / "chips" / f"c{chip}.tif", chip_pixels(chip), at=at(chip))
+        codes = np.random.default_rng(chip).choice([0, 7, 8], (1, 16, 16)).astype(np.uint8)
+        write(folder / "labels" / f"l{chip}.tif", codes, at=at(chip))
+    return folder
+
+
+def records(folder: Path) -> dict[str, dict]:
+    """All records below a data folder by chip id, read as anyone would: without our classes."""
+    (info,) = folder.rglob("dataset_info.json")
+    builder = tfds.builder_from_directory(info.parent)
+    return {
+        record["chip_id"].decode(): record
+        for split in ("train", "validation", "test")
+        for record in builder.as_data_source(split=split)
+    }
+
+
+def test_record_holds_what_the_files_hold(source, tmp_path):
+    build_records(Tiny, source, tmp_path / "out")
+    found = records(tmp_path / "out")
+    assert set(found) == {"c0", "c1", "c2"}
+    record = found["c1"]
+    by_name = dict(zip(Tiny.FILE_BANDS, chip_pixels(1), strict=True))
+    expected = np.stack([by_name[band] for band in Tiny.BANDS], axis=-1)
+    np.testing.assert_array_equal(record["image"], expected[None])
+    assert record["image"].dtype == np.uint16
+    with rasterio.open(source / "labels" / "l1.tif") as file:
+        raw = file.read(1)
+    expected_label = np.select([raw == 0, raw == 7, raw == 8], [RICE, WHEAT, OTHER])
+    np.testing.assert_array_equal(record["label"], expected_label)
+    assert record["label"].dtype == np.uint8
+    assert record["crs"] == b"EPSG:32734"
+    assert list(record["dates"]) == [b"2017-03-01"]
+    np.testing.assert_array_equal(record["transform"], [10, 0, EAST + 200, 0, -10, NORTH])
+
+
+def test_described_bands_are_ordered_by_name_not_by_file_order(source, tmp_path):
+    names = ("B03", "B04", "B02")
+    path = source / "chips" / "c0.tif"
+    write(
+        path, chip_pixels(0), at=at(0), descriptions=names, tags={"ACQUISITION_DATE": "2017-08-20"}
+    )
+    build_records(Tiny, source, tmp_path / "out")
+    record = records(tmp_path / "out")["c0"]
+    by_name = dict(zip(names, chip_pixels(0), strict=True))
+    np.testing.assert_array_equal(record["image"][0, ..., 0], by_name["B02"])
+    np.testing.assert_array_equal(record["image"][0, ..., 2], by_name["B04"])
+    assert list(record["dates"]) == [b"2017-08-20"]
+
+
+def test_metadata_names_bands_codes_and_synthetic_chips(source, tmp_path):
+    build_records(Tiny, source, tmp_path / "real")
+    write(source / "chips" / "c2.tif", chip_pixels(2), at=at(2), tags={"SYNTHETIC": "YES"})
+    build_records(Tiny, source, tmp_path / "drawn")
+    for name, synthetic in (("real", False), ("drawn", True)):
+        metadata = tfds.builder_from_directory(tmp_path / name / "tiny" / "1.0.0").info.metadata
+        assert metadata["bands"] == ["B02", "B03", "B04"]
+        assert metadata["codes"]["7"] == {"name": "wheat", "class": WHEAT}
+        assert metadata["synthetic"] is synthetic
+
+
+def test_series_is_stored_by_date(source, tmp_path):
+    (source / "chips" / "c0.tif").unlink()
+    days = ("2017-09-01", "2017-05-01", "2017-07-01")
+    for seed, day in enumerate(days):
+        write(source / "chips" / "c0" / f"{day}.tif", chip_pixels(seed), at=at(0))
+    build_records(Tiny, source, tmp_path / "out")
+    record = records(tmp_path / "out")["c0"]
+    assert record["image"].shape == (3, 16, 16, 3)
+    assert [d.decode() for d in record["dates"]] == sorted(days)
+    np.testing.assert_array_equal(record["image"][0, ..., 2], chip_pixels(1)[0])
+
+
+@pytest.mark.parametrize(("crs", "metres"), [("EPSG:3857", 8.0), ("EPSG:4326", 0.0003)])
+def test_labels_are_warped_from_another_projection(source, tmp_path, crs, metres):
+    """Oracle: the codes under the chip's pixel centres, by arithmetic on their coordinates."""
+    for path in (source / "labels").iterdir():
+        path.unlink()
+    west, south, east, north = rasterio.warp.transform_bounds(
+        CRS, crs, EAST - 100, NORTH - 400, EAST + 800, NORTH + 200
+    )
+    shape = (1, int((north - south) / metres), int((east - west) / metres))
+    raw = np.random.default_rng(0).choice([0, 7, 8], shape).astype(np.uint8)
+    write(source / "labels" / "map.tif", raw, crs=crs, at=(west, north), metres=metres, nodata=0)
+    build_records(Tiny, source, tmp_path / "out")
+    x, y = np.meshgrid(EAST + 200 + 10 * (np.arange(16) + 0.5), NORTH - 10 * (np.arange(16) + 0.5))
+    xs, ys = rasterio.warp.transform(CRS, crs, x.ravel(), y.ravel())
+    column, row = (np.array(xs) - west) / metres, (north - np.array(ys)) / metres
+    under = raw[0, row.astype(int), column.astype(int)]
+    expected = np.select([under == 0, under == 7, under == 8], [RICE, WHEAT, OTHER])
+    # GDAL interpolates the projection to an eighth of a pixel: pixels nearer to an edge may differ.
+    clear = np.all([np.abs(v % 1 - 0.5) < 0.37 for v in (column, row)], axis=0)
+    assert clear.sum() > 100
+    label = records(tmp_path / "out")["c1"]["label"].ravel()
+    np.testing.assert_array_equal(label[clear], expected[clear])
+
+
+def test_label_maps_are_merged_and_the_rest_ignored(source, tmp_path):
+    (source / "labels" / "l0.tif").unlink()
+    west = np.full((1, 16, 4), 7, np.uint8)
+    west[0, :, 3] = 15
+    write(source / "labels" / "a.tif", west, at=at(0))
+    write(source / "labels" / "b.tif", np.full((1, 16, 5), 8, np.uint8), at=(EAST + 20, NORTH))
+    build_records(Tiny, source, tmp_path / "out")
+    label = records(tmp_path / "out")["c0"]["label"]
+    expected = [WHEAT] * 3 + [OTHER] * 4 + [IGNORE] * 9
+    np.testing.assert_array_equal(label, [expected] * 16)
+
+
+def test_two_builds_write_the_same_bytes(source, tmp_path):
+    contents = []
+    for out in (tmp_path / "a", tmp_path / "b"):
+        build_records(Tiny, source, out)
+        contents.append({p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()})
+    assert contents[0] == contents[1]
+    assert sum(path.name.count("array_record") for path in contents[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("chips", "sizes"), [(1000, (810, 90, 100)), (3, (1, 1, 1)), (20, (16, 2, 2))]
+)
+def test_splits_share_no_chip_and_ignore_the_order(chips, sizes):
+    ids = [f"2017_{i:05d}" for i in range(chips)]
+    splits = split_chips(ids)
+    assert tuple(len(splits[name]) for name in ("train", "validation", "test")) == sizes
+    assert sorted(itertools.chain(*splits.values())) == ids
+    assert split_chips(ids[::-1]) == splits
+
+
+def damaged(kind):
+    """Source folders spoiled in one way each; returns what the message has to name."""
+
+    def truncated(source):
+        path = source / "chips" / "c1.tif"
+        os.truncate(path, 700)
+        return "c1.tif"
+
+    def not_a_tiff(source):
+        (source / "chips" / "c1.tif").write_bytes(b"GIF89a, they said")
+        return "c1.tif"
+
+    def another_format(source):
+        vrt = "<VRTDataset rasterXSize='16' rasterYSize='16'></VRTDataset>"
+        (source / "chips" / "c1.tif").write_text(vrt)
+        return "c1.tif"
+
+    def two_bands(source):
+        write(source / "chips" / "c1.tif", chip_pixels(1, bands=2), at=at(1))
+        return "2 bands, not 3"
+
+    def floats(source):
+        write(source / "chips" / "c1.tif", chip_pixels(1).astype(np.float32), at=at(1))
+        return "float32, not uint16"
+
+    def small(source):
+        write(source / "chips" / "c1.tif", chip_pixels(1)[:, :, :15], at=at(1))
+        return "16 x 15 pixels, not 16 x 16"
+
+    def no_projection(source):
+        write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), crs=None)
+        return "no projection"
+
+    def strange_bands(source):
+        write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), descriptions=("R", "G", "B"))
+        return "R, G, B"
+
+    def strange_date(source):
+        tags = {"ACQUISITION_DATE": "last Tuesday"}
+        write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), tags=tags)
+        return "last Tuesday"
+
+    def far_away(source):
+        write(source / "chips" / "c1.tif", chip_pixels(1), at=(EAST + 50_000, NORTH))
+        return "under no label map"
+
+    def unknown_code(source):
+        write(source / "labels" / "l1.tif", np.full((1, 16, 16), 42, np.uint8), at=at(1))
+        return "l1.tif holds the unknown code 42"
+
+    def negative_code(source):
+        write(source / "labels" / "l1.tif", np.full((1, 16, 16), -7, np.int16), at=at(1))
+        return "l1.tif holds the unknown code -7"
+
+    def fractional_codes(source):
+        write(source / "labels" / "l1.tif", np.full((1, 16, 16), 0.5, np.float32), at=at(1))
+        return "l1.tif"
+
+    def all_ignored(source):
+        write(source / "labels" / "l1.tif", np.full((1, 16, 16), 15, np.uint8), at=at(1))
+        return "c1.tif has no labelled pixel"
+
+    def label_damaged(source):
+        (source / "labels" / "l1.tif").write_bytes(b"")
+        return "l1.tif"
+
+    def twice(source):
+        write(source / "chips" / "c1.tiff", chip_pixels(1), at=at(1))
+        return "chip c1 occurs twice"
+
+    def two_chips(source):
+        (source / "chips" / "c1.tif").unlink()
+        return "2 chips are too few"
+
+    def no_chips(source):
+        for path in (source / "chips").iterdir():
+            path.unlink()
+        return "holds no GeoTIFF"
+
+    def no_labels_folder(source):
+        (source / "labels").rename(source / "labels-lost")
+        return "labels is missing"
+
+    def series_of_two_grids(source):
+        for day, east in (("2017-01-01", EAST), ("2017-02-01", EAST + 10)):
+            write(source / "chips" / "c9" / f"{day}.tif", chip_pixels(1), at=(east, NORTH))
+        return "another grid"
+
+    def series_of_one_date(source):
+        for name in ("a", "b"):
+            write(source / "chips" / "c9" / f"{name}.tif", chip_pixels(1), at=at(0))
+        return "same date"
+
+    return locals()[kind]
+
+
+DAMAGES = [
+    "truncated", "not_a_tiff", "another_format", "two_bands", "floats", "small", "no_projection",
+    "strange_bands", "strange_date", "far_away", "unknown_code", "negative_code",
+    "fractional_codes", "all_ignored", "label_damaged", "twice", "two_chips", "no_chips",
+    "no_labels_folder", "series_of_two_grids", "series_of_one_date",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_bad_input_is_told_in_a_sentence_and_leaves_nothing(source, tmp_path, damage):
+    named = damaged(damage)(source)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError) as caught:
+        build_records(Tiny, source, tmp_path / "out")
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_missing_source_and_unwritable_target(source, tmp_path):
+    with pytest.raises(InputError, match="is no folder"):
+        build_records(Tiny, tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        build_records(Tiny, source, tmp_path / "file" / "out")
+
+
+def test_existing_records_are_not_replaced(source, tmp_path):
+    build_records(Tiny, source, tmp_path / "out")
+    before = records(tmp_path / "out")
+    with pytest.raises(InputError, match="built already"):
+        build_records(Tiny, source, tmp_path / "out")
+    assert records(tmp_path / "out").keys() == before.keys()
+
+
+class UpIndia(Tiny, skip_registration=True):
+    """Real pixels of four bands with masks of parcels; 0 is not labelled."""
+
+    BANDS = FILE_BANDS = ("B02", "B03", "B04", "B08")
+    CODES: ClassVar = {0: ("-", IGNORE), 1: ("wheat", WHEAT), 2: ("mustard", OTHER)}
+    SIZE = 64
+    DATE = "2026-02-01"
+
+
+def test_real_tiles_with_masks(shared_data, tmp_path):
+    """Cuts the tiles of Uttar Pradesh to chips under their uncut masks: pixels arrive in place."""
+    given = shared_data / "up_india"
+    expected = {}
+    (tmp_path / "source" / "labels").mkdir(parents=True)
+    for mask in sorted((given / "masks").iterdir()):
+        (tmp_path / "source" / "labels" / mask.name).symlink_to(mask)
+        name = mask.name.removesuffix("_mask.tif")
+        with rasterio.open(mask) as file, rasterio.open(given / "images" / f"{name}.tif") as tile:
+            raw, image = file.read(1), tile.read()
+            west, north = tile.bounds.left, tile.bounds.top
+        for y, x in np.ndindex(4, 4):
+            piece = np.s_[..., 64 * y : 64 * y + 64, 64 * x : 64 * x + 64]
+            if raw[piece].any():
+                chip = f"{name}_{y}{x}"
+                corner = (west + 640 * x, north - 640 * y)
+                path = tmp_path / "source" / "chips" / f"{chip}.tif"
+                write(path, image[piece], crs="EPSG:32644", at=corner)
+                expected[chip] = (image[piece], raw[piece])
+    build_records(UpIndia, tmp_path / "source", tmp_path / "out")
+    found = records(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    for chip, (image, raw) in expected.items():
+        np.testing.assert_array_equal(found[chip]["image"][0], image.transpose(1, 2, 0))
+        label = np.select([raw == 1, raw == 2], [WHEAT, OTHER])
+        np.testing.assert_array_equal(found[chip]["label"], label)
+
+
+class Pastis(Tiny, skip_registration=True):
+    """Real series of three dates and ten bands, 32 x 32 pixels of 40 m."""
+
+    BANDS = FILE_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+    CODES: ClassVar = {
+        code: (str(code), {0: IGNORE, 19: IGNORE, 2: WHEAT}.get(code, OTHER)) for code in range(20)
+    }
+    SIZE = 32
+
+
+def test_real_series(shared_data, tmp_path):
+    """PASTIS patches of three dates, written here as GeoTIFFs at their place."""
+    expected = {}
+    for path in sorted((shared_data / "pastis_32px_40m").glob("*.npz")):
+        with np.load(path) as arrays:
+            series = np.clip(arrays["s2"], 0, None).astype(np.uint16)
+            codes = arrays["semantic"].astype(np.uint8)
+            days = [datetime.strptime(str(day), "%Y%m%d").date() for day in arrays["dates"]]
+            place = rasterio.warp.transform(
+                "EPSG:4326", "EPSG:32631", [float(arrays["lon"])], [float(arrays["lat"])]
+            )
+        where = {"crs": "EPSG:32631", "at": (place[0][0], place[1][0]), "metres": 40}
+        for day, image in zip(days, series, strict=True):
+            write(tmp_path / "source" / "chips" / path.stem / f"{day}.tif", image, **where)
+        write(tmp_path / "source" / "labels" / f"{path.stem}.tif", codes[None], **where)
+        expected[path.stem] = (series, codes, [day.isoformat() for day in days])
+    build_records(Pastis, tmp_path / "source", tmp_path / "out")
+    found = records(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    for name, (series, codes, days) in expected.items():
+        np.testing.assert_array_equal(found[name]["image"], series.transpose(0, 2, 3, 1))
+        np.testing.assert_array_equal(found[name]["label"] == WHEAT, codes == 2)
+        np.testing.assert_array_equal(found[name]["label"] == IGNORE, (codes == 0) | (codes == 19))
+        assert [day.decode() for day in found[name]["dates"]] == days
+
+
+def test_building_and_reading_need_no_tensorflow(tmp_path):
+    """A process that cannot import TensorFlow, Beam, dill or JAX draws, builds and reads."""
+    program = """
+import sys
+from pathlib import Path
+FORBIDDEN = {"tensorflow", "apache_beam", "dill", "jax"}
+class Hiding:
+    def __init__(self, finder):
+        self._finder = finder
+    def __getattr__(self, name):
+        return getattr(self._finder, name)
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.partition(".")[0] in FORBIDDEN
+        return None if hidden else self._finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Hiding, sys.meta_path)
+import tensorflow_datasets as tfds
+from jaxcrop.data.build import build
+from jaxcrop.data.synthetic import write_region
+write_region(Path("source"), "africa", 3, 0)
+build("sact", Path("source"), Path("out"))
+builder = tfds.builder_from_directory("out/sact/1.0.0")
+print(builder.as_data_source(split="train")[0]["image"].shape)
+assert not FORBIDDEN & sys.modules.keys(), FORBIDDEN & sys.modules.keys()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(1, 256, 256, 13)" in done.stdout
+    metadata = json.loads((tmp_path / "out/sact/1.0.0/metadata.json").read_text())
+    assert metadata["synthetic"] is True
