@@ -3,9 +3,8 @@
 import dataclasses
 import time
 
-from jaxcrop_datasets.crop_chips import build
-
 from jaxcrop.config import TrainConfig
+from jaxcrop.data.build import build
 from jaxcrop.data.reading import open_records
 from jaxcrop.data.synthetic import write_region, write_scene
 from jaxcrop.predict import PredictConfig, predict

@@ -1,11 +1,17 @@
-"""Fixtures that more than one test file uses."""
+"""Fixtures that more than one test file uses, and how JAX runs in the tests."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Two virtual devices, so that every test of training is one of sharded training.
+os.environ.update(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="2")
+# Programs compiled by one test need not be compiled again by the next.
+os.environ.update(
+    JAX_COMPILATION_CACHE_DIR=str(Path(__file__).parents[1] / ".pytest_cache" / "xla"),
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="2",
+)
 
 
 @pytest.fixture(scope="session")

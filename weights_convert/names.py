@@ -137,7 +137,11 @@ _FOREIGN = (
     (r"layer1\.0\.conv2\.weight", r"conv3\.weight", "a ResNet-18 or ResNet-34"),
     (r"layer3\.6\.conv1\.weight", None, "a ResNet-101 or ResNet-152"),
     (r"relative_position_index|relative_coords_table|logit_scale", None, "a Swin transformer"),
-    (r"(cls_token|blocks\.0\.attn\.qkv\.weight|patch_embed\..+)", None, "a vision transformer"),
+    (
+        r"(cls_token|class_token|blocks\.0\.attn\.qkv\.weight|patch_embed\..+)",
+        None,
+        "a vision transformer",
+    ),
 )
 _STEM = "conv1.weight"
 _IMAGENET_CLASSIFIER = (1000, 2048)

@@ -28,11 +28,15 @@ from rasterio.windows import Window, from_bounds
 from jaxcrop.crops import IGNORE
 from jaxcrop.errors import InputError
 
-OUTSIDE = -1
-"""Raw code of a pixel that no label map covers: 0 would not do, it is rice in NCCM."""
+OUTSIDE = np.iinfo(np.int32).min
+"""Raw code of a pixel that no label map covers; 0 would not do, it is rice in NCCM."""
 
 UNKNOWN = 255
 """Entry of the lookup table for a raw code that the dataset does not define."""
+
+
+Box = tuple[float, float, float, float]
+"""West, south, east and north edge, in units of a projection."""
 
 
 class Grid(NamedTuple):
@@ -44,7 +48,7 @@ class Grid(NamedTuple):
     width: int
 
     @property
-    def bounds(self) -> tuple[float, float, float, float]:
+    def bounds(self) -> Box:
         return array_bounds(self.height, self.width, self.transform)
 
 
@@ -194,7 +198,8 @@ class LabelMaps:
         self._table = np.full(max(codes) + 1, UNKNOWN, np.uint8)
         for code, (_, crop) in codes.items():
             self._table[code] = crop
-        self._grids: dict[Path, Grid] = {}
+        self._folder = folder
+        self._maps: list[tuple[Path, Grid]] = []
         for path in _tiffs(folder):
             with _open(path) as file:
                 if file.count != 1 or not np.issubdtype(file.dtypes[0], np.integer):
@@ -202,9 +207,9 @@ class LabelMaps:
                         f"{path} has {file.count} bands of {file.dtypes[0]}: a label map has one "
                         "band of whole numbers, the raw class codes"
                     )
-                self._grids[path] = _grid(file, path)
-        self._paths = np.array(list(self._grids), object)
-        self._bounds: dict[str, NDArray[np.float64]] = {}
+                self._maps.append((path, _grid(file, path)))
+        self._projections = {grid.crs.to_wkt(): grid.crs for _, grid in self._maps}
+        self._boxes = [(grid.crs.to_wkt(), *grid.bounds) for _, grid in self._maps]
 
     def over(self, chip: Grid, source: Path) -> NDArray[np.uint8]:
         """Harmonised classes (height, width) on the grid of the chip in the file `source`.
@@ -214,8 +219,8 @@ class LabelMaps:
         """
         label = np.full((chip.height, chip.width), IGNORE, np.uint8)
         covered = False
-        for path in self._near(chip):
-            raw = self._warp(path, chip)
+        for path, grid, box in self._near(chip):
+            raw = _warp(path, grid, box, chip)
             inside = raw != OUTSIDE
             covered |= inside.any()
             crops = np.where(inside, self._harmonise(raw, path), IGNORE)
@@ -223,59 +228,24 @@ class LabelMaps:
         if not covered:
             raise InputError(
                 f"{source} lies under no label map: add the one that covers it to "
-                f"{self._paths[0].parent}, or remove the chip"
+                f"{self._folder}, or remove the chip"
             )
         if (label == IGNORE).all():
             raise InputError(f"{source} has no labelled pixel, all are ignored: remove the chip")
         return label
 
-    def _near(self, chip: Grid) -> Iterator[Path]:
-        """The maps whose bounding box, in the chip's projection, meets the chip's."""
-        key = chip.crs.to_wkt()
-        if key not in self._bounds:
-            self._bounds[key] = np.array(
-                [
-                    transform_bounds(grid.crs, chip.crs, *grid.bounds)
-                    for grid in self._grids.values()
-                ]
-            )
-        left, bottom, right, top = self._bounds[key].T
-        chip_left, chip_bottom, chip_right, chip_top = chip.bounds
-        meets = (
-            (left < chip_right) & (right > chip_left) & (bottom < chip_top) & (top > chip_bottom)
-        )
-        return iter(self._paths[meets])
-
-    def _warp(self, path: Path, chip: Grid) -> NDArray[np.int32]:
-        """Raw codes on the chip's grid, OUTSIDE where the map has none.
-
-        A nodata value that the file declares is no more than another code: CODES decides.
-        """
-        codes = np.full((chip.height, chip.width), OUTSIDE, np.int32)
-        grid = self._grids[path]
-        box = from_bounds(*transform_bounds(chip.crs, grid.crs, *chip.bounds), grid.transform)
-        rows, columns = box.toslices()
-        margin = 2
-        top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
-        bottom = min(rows.stop + margin, grid.height)
-        right = min(columns.stop + margin, grid.width)
-        if top >= bottom or left >= right:
-            return codes
-        window = Window(left, top, right - left, bottom - top)
-        with _open(path) as file:
-            piece = file.read(1, window=window).astype(np.int32)
-            reproject(
-                piece,
-                codes,
-                src_transform=file.window_transform(window),
-                src_crs=grid.crs,
-                src_nodata=OUTSIDE,
-                dst_transform=chip.transform,
-                dst_crs=chip.crs,
-                dst_nodata=OUTSIDE,
-                resampling=Resampling.nearest,
-            )
-        return codes
+    def _near(self, chip: Grid) -> Iterator[tuple[Path, Grid, Box]]:
+        """The maps that the chip's bounding box meets, and this box in their projection."""
+        chip_boxes = {
+            wkt: transform_bounds(chip.crs, crs, *chip.bounds)
+            for wkt, crs in self._projections.items()
+        }
+        for (path, grid), (wkt, left, bottom, right, top) in zip(
+            self._maps, self._boxes, strict=True
+        ):
+            west, south, east, north = chip_boxes[wkt]
+            if left < east and right > west and bottom < north and top > south:
+                yield path, grid, chip_boxes[wkt]
 
     def _harmonise(self, raw: NDArray[np.int32], path: Path) -> NDArray[np.uint8]:
         crops = self._table[np.clip(raw, 0, len(self._table) - 1)]
@@ -286,6 +256,32 @@ class LabelMaps:
                 f"{', '.join(map(str, np.flatnonzero(self._table != UNKNOWN)))}"
             )
         return crops
+
+
+def _warp(path: Path, grid: Grid, box: Box, chip: Grid) -> NDArray[np.int32]:
+    """Raw codes on the chip's grid, OUTSIDE where the map has none; only `box` of it is read.
+
+    A nodata value that the file declares is no more than another code: CODES decides.
+    """
+    rows, columns = from_bounds(*box, grid.transform).toslices()
+    margin = 2
+    top, bottom = max(rows.start - margin, 0), min(rows.stop + margin, grid.height)
+    left, right = max(columns.start - margin, 0), min(columns.stop + margin, grid.width)
+    window = Window(left, top, right - left, bottom - top)
+    codes = np.full((chip.height, chip.width), OUTSIDE, np.int32)
+    with _open(path) as file:
+        reproject(
+            file.read(1, window=window).astype(np.int32),
+            codes,
+            src_transform=file.window_transform(window),
+            src_crs=grid.crs,
+            src_nodata=OUTSIDE,
+            dst_transform=chip.transform,
+            dst_crs=chip.crs,
+            dst_nodata=OUTSIDE,
+            resampling=Resampling.nearest,
+        )
+    return codes
 
 
 def build_records(
@@ -318,7 +314,7 @@ def build_records(
             )
         except OSError as error:
             raise InputError(
-                f"cannot write to {data_dir} ({error.strerror or error}): choose another folder"
+                f"cannot write to {data_dir} ({error}): choose another folder"
             ) from error
     return builder
 
@@ -384,6 +380,8 @@ def _open(path: Path) -> Iterator[rasterio.DatasetReader]:
 def _grid(file: rasterio.DatasetReader, path: Path) -> Grid:
     if file.crs is None:
         raise InputError(f"{path} has no projection (CRS): give a georeferenced GeoTIFF")
+    if file.transform.b or file.transform.d or file.transform.e >= 0:
+        raise InputError(f"{path} is not north-up: warp it to a grid without rotation or flip")
     return Grid(file.crs, file.transform, file.height, file.width)
 
 

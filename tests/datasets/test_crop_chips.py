@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import rasterio.warp
 import tensorflow_datasets as tfds
+from affine import Affine
 from jaxcrop_datasets.crop_chips import CropChips, build_records, split_chips
 from rasterio.transform import from_origin
 
@@ -162,6 +163,15 @@ def test_labels_are_warped_from_another_projection(source, tmp_path, crs, metres
     np.testing.assert_array_equal(label[clear], expected[clear])
 
 
+def test_a_map_of_the_whole_world_is_read_only_where_the_chips_lie(source, tmp_path):
+    for path in (source / "labels").iterdir():
+        path.unlink()
+    world = np.full((1, 1800, 3600), 8, np.uint8)
+    write(source / "labels" / "world.tif", world, crs="EPSG:4326", at=(-180, 90), metres=0.1)
+    build_records(Tiny, source, tmp_path / "out")
+    assert (records(tmp_path / "out")["c0"]["label"] == OTHER).all()
+
+
 def test_label_maps_are_merged_and_the_rest_ignored(source, tmp_path):
     (source / "labels" / "l0.tif").unlink()
     west = np.full((1, 16, 4), 7, np.uint8)
@@ -226,6 +236,11 @@ def damaged(kind):
     def no_projection(source):
         write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), crs=None)
         return "no projection"
+
+    def south_up(source):
+        with rasterio.open(source / "labels" / "l1.tif", "r+") as file:
+            file.transform = Affine(10, 0, EAST, 0, 10, NORTH)
+        return "l1.tif is not north-up"
 
     def strange_bands(source):
         write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), descriptions=("R", "G", "B"))
@@ -292,7 +307,7 @@ def damaged(kind):
 
 DAMAGES = [
     "truncated", "not_a_tiff", "another_format", "two_bands", "floats", "small", "no_projection",
-    "strange_bands", "strange_date", "far_away", "unknown_code", "negative_code",
+    "south_up", "strange_bands", "strange_date", "far_away", "unknown_code", "negative_code",
     "fractional_codes", "all_ignored", "label_damaged", "twice", "two_chips", "no_chips",
     "no_labels_folder", "series_of_two_grids", "series_of_one_date",
 ]  # fmt: skip
@@ -331,7 +346,7 @@ class UpIndia(Tiny, skip_registration=True):
 
     BANDS = FILE_BANDS = ("B02", "B03", "B04", "B08")
     CODES: ClassVar = {0: ("-", IGNORE), 1: ("wheat", WHEAT), 2: ("mustard", OTHER)}
-    SIZE = 64
+    SIZE = 32
     DATE = "2026-02-01"
 
 
@@ -346,11 +361,11 @@ def test_real_tiles_with_masks(shared_data, tmp_path):
         with rasterio.open(mask) as file, rasterio.open(given / "images" / f"{name}.tif") as tile:
             raw, image = file.read(1), tile.read()
             west, north = tile.bounds.left, tile.bounds.top
-        for y, x in np.ndindex(4, 4):
-            piece = np.s_[..., 64 * y : 64 * y + 64, 64 * x : 64 * x + 64]
+        for y, x in np.ndindex(8, 8):
+            piece = np.s_[..., 32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
             if raw[piece].any():
                 chip = f"{name}_{y}{x}"
-                corner = (west + 640 * x, north - 640 * y)
+                corner = (west + 320 * x, north - 320 * y)
                 path = tmp_path / "source" / "chips" / f"{chip}.tif"
                 write(path, image[piece], crs="EPSG:32644", at=corner)
                 expected[chip] = (image[piece], raw[piece])

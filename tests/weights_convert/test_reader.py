@@ -60,10 +60,11 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype_is_read_as_torch_reads_it(save, dtype):
+def test_every_dtype_is_read_as_torch_wrote_it(save, dtype):
     raw = torch.randint(0, 2 if dtype == "bool" else 256, (96,), dtype=torch.uint8)
-    path = save({"x": raw.view(getattr(torch, dtype))})
-    assert_same(read_checkpoint(path), torch.load(path, weights_only=False))
+    content = {"x": raw.view(getattr(torch, dtype))}
+    # torch.load itself fails on unsigned integers and float8 in the legacy format.
+    assert_same(read_checkpoint(save(content)), content)
 
 
 def test_views_and_shared_storages_are_read_as_torch_reads_them(save):

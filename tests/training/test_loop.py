@@ -1,0 +1,94 @@
+"""Whole training runs on synthetic chips: resuming, freezing, and what stops a run."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxcrop.config import TrainConfig
+from jaxcrop.errors import InputError
+from jaxcrop.training.loop import train
+from jaxcrop.training.runs import Run, create_model, open_run, run_config, write_run
+from jaxcrop.weights import BAND_INPUT
+
+
+def _train(folder, records, **settings):
+    """Train from random weights in `folder` and return the run."""
+    config = TrainConfig(
+        backbone="satlas", region="africa", weights="random", batch_size=2, **settings
+    )
+    run = Run(
+        folder=folder,
+        config=run_config(config),
+        data={
+            "dataset": records.name,
+            "version": records.version,
+            "folder": str(records.folder),
+            "sizes": records.sizes,
+            "synthetic": records.synthetic,
+        },
+        backbone={"family": "satlas", "source": "random"},
+        band_input=BAND_INPUT["satlas"],
+    )
+    write_run(run)
+    train(run, config, create_model(run.band_input, config.seed), records)
+    return run
+
+
+def _arrays(model):
+    state = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    return {path: np.asarray(variable[...]) for path, variable in state}
+
+
+def _log(run):
+    lines = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
+    return {
+        (line["step"], name): value
+        for line in lines
+        for name, value in line.items()
+        if "images_per_second" not in name
+    }
+
+
+def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, synthetic_records):
+    settings = {"eval_every": 2, "freeze": True}
+    whole = _train(tmp_path / "whole", synthetic_records, steps=4, **settings)
+    _train(tmp_path / "parts", synthetic_records, steps=2, **settings)
+    parts = _train(tmp_path / "parts", synthetic_records, steps=4, **settings)
+
+    expected, got = _arrays(whole.model("last")), _arrays(parts.model("last"))
+    assert all(np.array_equal(expected[path], got[path]) for path in expected)
+    assert _log(whole) == _log(parts)
+
+    # The frozen backbone is as it began, statistics too; the decoder and its statistics moved.
+    begun = _arrays(create_model(whole.band_input, seed=0))
+    for path, value in expected.items():
+        assert np.array_equal(value, begun[path]) == (path[0] == "backbone"), path
+
+    with pytest.raises(InputError, match=r"a run with seed 0, not 1: .*another --run-dir"):
+        _train(tmp_path / "parts", synthetic_records, steps=4, seed=1, **settings)
+    with pytest.raises(InputError, match="a run with freeze True, not False"):
+        _train(tmp_path / "parts", synthetic_records, steps=4, eval_every=2, freeze=False)
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path, synthetic_records):
+    """A learning rate that wrecks the model by and by: the best checkpoint is an early one."""
+    run = _train(
+        tmp_path / "run", synthetic_records, steps=3, eval_every=1, learning_rate=0.3
+    )
+    losses = {step: value for (step, name), value in _log(run).items() if name == "validation/loss"}
+    best = min(losses, key=losses.get)
+    kept = {int(path.name) for path in (run.folder / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {best, 3}
+    assert run.title == "africa: satlas ResNet-50 (random weights), U-Net, synthetic sact 1.0.0"
+    assert open_run(run.folder) == dataclasses.replace(
+        run, config=run.config | {"bands": None}
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, synthetic_records):
+    with pytest.raises(InputError, match=r"loss became (nan|inf) at step \d.*--learning-rate"):
+        _train(tmp_path / "run", synthetic_records, steps=4, eval_every=4, learning_rate=1e35)
+    assert not any(path.name.isdigit() for path in (tmp_path / "run/checkpoints").iterdir())
