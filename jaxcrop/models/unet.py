@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from jaxcrop.models.layers import BatchNorm, Conv, kaiming_uniform_fan_in
+from jaxcrop.models.layers import (
+    BatchNorm,
+    Conv,
+    convolve,
+    convolve_upsampled,
+    kaiming_uniform_fan_in,
+)
 
 
 class ConvNormRelu(nnx.Module):
@@ -25,7 +30,10 @@ class ConvNormRelu(nnx.Module):
 
 
 class DecoderBlock(nnx.Module):
-    """Upsample by 2 (nearest), append the skip connection, convolve twice."""
+    """Upsample by 2 (nearest), append the skip connection, convolve twice.
+
+    The first convolution is computed as a sum over its two inputs, which are never made one.
+    """
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int, *, rngs: nnx.Rngs):
         self.conv1 = ConvNormRelu(in_channels + skip_channels, out_channels, rngs=rngs)
@@ -34,10 +42,12 @@ class DecoderBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "b h w i"], skip: Float[Array, "b 2*h 2*w s"] | None
     ) -> Float[Array, "b 2*h 2*w o"]:
-        x = x.repeat(2, axis=1).repeat(2, axis=2)
+        kernel = self.conv1.conv.kernel[...]
+        channels = x.shape[-1]
+        x = convolve_upsampled(x, kernel[:, :, :channels])
         if skip is not None:
-            x = jnp.concatenate([x, skip], axis=-1)
-        return self.conv2(self.conv1(x))
+            x = x + convolve(skip, kernel[:, :, channels:], 1, [(1, 1), (1, 1)])
+        return self.conv2(jax.nn.relu(self.conv1.bn(x)))
 
 
 class UNet(nnx.Module):

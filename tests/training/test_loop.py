@@ -75,17 +75,15 @@ def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, synthetic_records):
 
 def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path, synthetic_records):
     """A learning rate that wrecks the model by and by: the best checkpoint is an early one."""
-    run = _train(
-        tmp_path / "run", synthetic_records, steps=3, eval_every=1, learning_rate=0.3
-    )
+    run = _train(tmp_path / "run", synthetic_records, steps=3, eval_every=1, learning_rate=0.3)
     losses = {step: value for (step, name), value in _log(run).items() if name == "validation/loss"}
     best = min(losses, key=losses.get)
-    kept = {int(path.name) for path in (run.folder / "checkpoints").iterdir() if path.name.isdigit()}
+    kept = {
+        int(path.name) for path in (run.folder / "checkpoints").iterdir() if path.name.isdigit()
+    }
     assert kept == {best, 3}
     assert run.title == "africa: satlas ResNet-50 (random weights), U-Net, synthetic sact 1.0.0"
-    assert open_run(run.folder) == dataclasses.replace(
-        run, config=run.config | {"bands": None}
-    )
+    assert open_run(run.folder) == dataclasses.replace(run, config=run.config | {"bands": None})
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, synthetic_records):
