@@ -43,6 +43,9 @@ class TrainConfig:
     """AdamW's decoupled weight decay, on every trained parameter."""
     plateau_patience: int = 1
     """Validations without improvement that the learning rate outlasts; one more lowers it."""
+    batchnorm_batches: int = 8
+    """Training batches that set the batch-normalisation statistics anew before each validation
+    (0: keep running averages alone, as PyTorch does)."""
     eval_every: int | None = None
     """Steps between validations and checkpoints (default: one pass over the training chips)."""
     seed: int = 0
@@ -53,6 +56,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if self.batchnorm_batches < 0:
+            raise InputError(f"--batchnorm-batches must be 0 or more, not {self.batchnorm_batches}")
         if not self.learning_rate > 0:
             raise InputError(f"--learning-rate must be above 0, not {self.learning_rate}")
         if self.bands is not None and self.weights != "random":
@@ -62,8 +67,9 @@ class TrainConfig:
 DEMO_DEFAULTS = {
     "weights": "random",
     "freeze": False,
-    "steps": 60,
+    "steps": 40,
     "batch_size": 4,
+    "batchnorm_batches": 4,
     "eval_every": 20,
 }
 """What `--demo` changes: a few minutes on two cores, without any download."""

@@ -33,7 +33,7 @@ def train_and_evaluate(config: TrainConfig) -> None:
     from jaxcrop.data.paths import default_data_dir  # noqa: PLC0415
     from jaxcrop.data.reading import open_records  # noqa: PLC0415
     from jaxcrop.training.loop import train  # noqa: PLC0415
-    from jaxcrop.training.runs import Run, create_model, run_config, write_run  # noqa: PLC0415
+    from jaxcrop.training.runs import create_model, start_run  # noqa: PLC0415
     from jaxcrop.training.scores import score_run  # noqa: PLC0415
 
     dataset = REGIONS[config.region].dataset
@@ -61,22 +61,9 @@ def train_and_evaluate(config: TrainConfig) -> None:
     else:
         backbone, band_input = weights.read_manifest(weights_dir)
         model = create_model(band_input, config.seed)
-        weights.load_backbone(model.backbone, weights_dir)
+        weights.load_weights(weights.part_of(model, backbone["architecture"]), weights_dir)
     band_input.indices(records.bands, str(records.folder))
-    run = Run(
-        folder=config.run_dir,
-        config=run_config(config),
-        data={
-            "dataset": records.name,
-            "version": records.version,
-            "folder": str(records.folder.absolute()),
-            "sizes": records.sizes,
-            "synthetic": records.synthetic,
-        },
-        backbone=backbone,
-        band_input=band_input,
-    )
-    write_run(run)
+    run = start_run(config, records, backbone, band_input)
     train(run, config, model, records)
     score_run(run, split="test", checkpoint="best", batch_size=config.batch_size)
 

@@ -7,16 +7,18 @@ import ml_dtypes
 import numpy as np
 
 from jaxcrop import __version__
+from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.errors import InputError
 from jaxcrop.weights.catalogue import file_input
 from jaxcrop.weights.converted import (
     mismatch,
+    part_of,
     refuse_existing,
     save_converted,
     state_variables,
     unflatten,
 )
-from weights_convert.names import backbone_tensors, recognise, tensors_by_name
+from weights_convert.names import model_tensors, recognise, tensors_by_name
 from weights_convert.reader import read_checkpoint
 
 
@@ -41,14 +43,15 @@ def convert_in_memory(
     tensors = tensors_by_name(read_checkpoint(source))
     sha256 = _sha256(source)
     recognised = recognise(tensors, source.name, sha256, family)
-    views, dropped = backbone_tensors(tensors, recognised, source.name)
+    views, dropped = model_tensors(tensors, recognised, source.name)
     difference = mismatch(
-        _resnet50_shapes(recognised.in_channels),
+        _shapes(recognised.layout.architecture, recognised.in_channels),
         {name: view.shape for name, view in views.items()},
     )
     if difference:
         raise InputError(
-            f"{source} does not fill the ResNet-50 of jaxcrop: in our names, it {difference}"
+            f"{source} does not fill jaxcrop's {recognised.layout.architecture}: "
+            f"in our names, it {difference}"
         )
     params = {name: _as_float32(view, name, source) for name, view in views.items()}
     layout, published = recognised.layout, recognised.published
@@ -58,7 +61,7 @@ def convert_in_memory(
         "sha256": sha256,
         "family": layout.family,
         "layout": layout.name,
-        "architecture": "resnet50",
+        "architecture": layout.architecture,
         "in_channels": recognised.in_channels,
         "bands": list(bands.bands),
         "divisor": list(bands.divisor),
@@ -75,13 +78,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _resnet50_shapes(in_channels: int) -> dict[str, tuple[int, ...]]:
+def _shapes(architecture: str, in_channels: int) -> dict[str, tuple[int, ...]]:
+    """The shapes that our module of the architecture has, by path."""
     from flax import nnx  # noqa: PLC0415 - `--help` need not wait for JAX
 
-    from jaxcrop.models.resnet import resnet50  # noqa: PLC0415
+    from jaxcrop.models.segmenter import resnet50_unet  # noqa: PLC0415
 
-    model = nnx.eval_shape(lambda: resnet50(in_channels, rngs=nnx.Rngs(0)))
-    return {name: variable.shape for name, variable in state_variables(model).items()}
+    model = nnx.eval_shape(lambda: resnet50_unet(in_channels, NUM_CLASSES, rngs=nnx.Rngs(0)))
+    module = part_of(model, architecture)
+    return {name: variable.shape for name, variable in state_variables(module).items()}
 
 
 def _as_float32(view: np.ndarray, name: str, source: Path) -> np.ndarray:

@@ -4,6 +4,7 @@ A layout is a row of `LAYOUTS`, a name rule a row of a table such as `RESNET`: t
 sides, so that the rules can be read in either direction.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Rule:
     axes: tuple[int, ...] | None = None
 
 
-_PARTS = {"block": r"(?:layer[1-4]\.\d+\.)?", "n": "[1-3]"}
+_PARTS = {"block": r"(?:layer[1-4]\.\d+\.)?", "n": "[1-3]", "level": "[0-4]"}
 _OIHW_TO_HWIO = (2, 3, 1, 0)
 
 
@@ -51,8 +52,19 @@ RESNET = (
 )
 """timm's and torchvision's ResNets, whose names agree (weights_spec 5.1)."""
 
+UNET = tuple(
+    rule
+    for layer in (
+        (_convolution("blocks.{level}.conv{n}.0", "blocks.{level}.conv{n}.conv"),),
+        _batch_norm("blocks.{level}.conv{n}.1", "blocks.{level}.conv{n}.bn"),
+    )
+    for rule in layer
+)
+HEAD = (_convolution("0", "head"), Rule("0.bias", "head.bias"))
+"""The decoder and the head of `segmentation_models_pytorch.Unet` (weights_spec 5.5)."""
+
 # What a backbone or a checkpoint holds besides the backbone's parameters: pattern and reason.
-_IN_BACKBONE = (
+_IN_MODEL = (
     (r"(.+\.)?num_batches_tracked", "a counter that Flax's batch statistics do not have"),
     (r"fc\..+", "the classifier or projector on top, not used for dense prediction"),
 )
@@ -76,12 +88,29 @@ _SATLAS = (
 )
 
 
+class Part(NamedTuple):
+    """A module of a model: what stands before its names in a file and in ours, and its rules."""
+
+    source: str
+    target: str
+    rules: tuple[Rule, ...]
+
+
+_BACKBONE = (Part("", "", RESNET),)
+_SEGMENTER = (
+    Part("encoder.", "backbone.", RESNET),
+    Part("decoder.", "decoder.", UNET),
+    Part("segmentation_head.", "decoder.", HEAD),
+)
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way in which a family's files are laid out.
 
-    `prefix` (a pattern) stands before the backbone's names, once nested dictionaries are joined
-    with dots; `dropped` says which entries elsewhere are known and why they are not used.
+    `prefix` (a pattern) stands before the model's names, once nested dictionaries are joined with
+    dots; `dropped` says which entries elsewhere are known and why they are not used. `parts` are
+    the modules of the model, the backbone first, and `architecture` what they make up.
     """
 
     name: str
@@ -90,6 +119,13 @@ class Layout:
     in_channels: tuple[int, ...]
     licence: str
     dropped: tuple[tuple[str, str], ...] = ()
+    architecture: str = "resnet50"
+    parts: tuple[Part, ...] = _BACKBONE
+
+    @property
+    def stem(self) -> str:
+        """Name of the backbone's first convolution behind the prefix."""
+        return f"{self.parts[0].source}conv1.weight"
 
 
 _FLAT = r"((state_dict|model)\.)?(module\.)?"
@@ -130,6 +166,20 @@ LAYOUTS = (
         "BSD-3-Clause (torchvision) or Apache-2.0 (timm)",
         _TRAINING,
     ),
+    # A model that somebody trained with segmentation_models_pytorch on a family's backbone.
+    *(
+        Layout(
+            "smp-unet-resnet50",
+            family,
+            r"((state_dict|model)\.)*(module\.)?",
+            in_channels,
+            "that of whoever trained the model",
+            _TRAINING,
+            "resnet50-unet",
+            _SEGMENTER,
+        )
+        for family, in_channels in (("ssl4eo", (13,)), ("satlas", (9,)), ("imagenet", (13, 3)))
+    ),
 )
 
 # Other architectures, to be called by name: a name they have, one they lack, and what they are.
@@ -143,7 +193,6 @@ _FOREIGN = (
         "a vision transformer",
     ),
 )
-_STEM = "conv1.weight"
 _IMAGENET_CLASSIFIER = (1000, 2048)
 
 
@@ -203,8 +252,11 @@ def recognise(
             f"{source} has none of the known layouts ({', '.join(row.name for row in layouts)}): "
             f"it holds {shorten(list(tensors)) or 'no tensors'}"
         )
-    channels = {prefix: _stem_channels(tensors[prefix + _STEM], source) for _, prefix in found}
-    fitting = [row for row in found if channels[row[1]] in row[0].in_channels]
+    stems = [prefix + layout.stem for layout, prefix in found]
+    channels = {stem: _stem_channels(tensors[stem], stem, source) for stem in stems}
+    fitting = [
+        row for row, stem in zip(found, stems, strict=True) if channels[stem] in row[0].in_channels
+    ]
     if not fitting:
         raise InputError(
             f"the stem of {source} takes {sorted(set(channels.values()))[0]} channels, unlike any "
@@ -224,7 +276,7 @@ def recognise(
     layout, prefix = fitting[0]
     if published is not None and published.family != layout.family:
         published = None
-    return Recognised(layout, prefix, channels[prefix], published)
+    return Recognised(layout, prefix, channels[prefix + layout.stem], published)
 
 
 def _refuse_foreign(tensors: dict[str, np.ndarray], source: str):
@@ -235,13 +287,14 @@ def _refuse_foreign(tensors: dict[str, np.ndarray], source: str):
 
 
 def _prefixes(layout: Layout, tensors: dict[str, np.ndarray]) -> list[str]:
-    prefixes = (name.removesuffix(_STEM) for name in tensors if name.endswith(_STEM))
+    stems = (name for name in tensors if name.endswith(layout.stem))
+    prefixes = (name.removesuffix(layout.stem) for name in stems)
     return [prefix for prefix in prefixes if re.fullmatch(layout.prefix, prefix)]
 
 
-def _stem_channels(stem: np.ndarray, source: str) -> int:
+def _stem_channels(stem: np.ndarray, name: str, source: str) -> int:
     if stem.ndim != 4:
-        raise InputError(f"{_STEM} of {source} is no 2-D convolution: its shape is {stem.shape}")
+        raise InputError(f"{name} of {source} is no 2-D convolution: its shape is {stem.shape}")
     return stem.shape[1]
 
 
@@ -260,10 +313,10 @@ def _has_imagenet_classifier(tensors: dict[str, np.ndarray], layout: Layout, pre
     )
 
 
-def backbone_tensors(
+def model_tensors(
     tensors: dict[str, np.ndarray], recognised: Recognised, source: str
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The backbone's tensors under our paths and axes, and the reason for each name left out.
+    """The model's tensors under our paths and axes, and the reason for each name left out.
 
     The arrays are views. Raises InputError listing the names that no rule of the layout explains.
     """
@@ -271,8 +324,8 @@ def backbone_tensors(
     used, dropped, unknown = {}, {}, []
     for name, tensor in tensors.items():
         inside = name.startswith(prefix)
-        target = _target(name.removeprefix(prefix), tensor) if inside else None
-        reason = _reason(name.removeprefix(prefix), _IN_BACKBONE) if inside else None
+        target = _target(layout, name.removeprefix(prefix), tensor) if inside else None
+        reason = _reason(name.removeprefix(prefix), _IN_MODEL) if inside else None
         reason = reason or _reason(name, layout.dropped)
         if target is not None:
             path, used[path] = target[0], target[1]
@@ -288,20 +341,22 @@ def backbone_tensors(
     return used, dropped
 
 
-def _target(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray] | None:
-    for rule in RESNET:
-        if match := re.fullmatch(_pattern(rule.source), name):
-            turn = rule.axes is not None and len(rule.axes) == tensor.ndim
-            return rule.target.format(**match.groupdict()), (
-                tensor.transpose(rule.axes) if turn else tensor
-            )
+def _target(layout: Layout, name: str, tensor: np.ndarray) -> tuple[str, np.ndarray] | None:
+    for part in layout.parts:
+        for rule in part.rules:
+            if match := re.fullmatch(_pattern(part.source, rule.source), name):
+                turn = rule.axes is not None and len(rule.axes) == tensor.ndim
+                return part.target + rule.target.format(**match.groupdict()), (
+                    tensor.transpose(rule.axes) if turn else tensor
+                )
     return None
 
 
-def _pattern(template: str) -> str:
-    """The regular expression of a template, its parts as named groups."""
+@functools.cache
+def _pattern(prefix: str, template: str) -> str:
+    """The regular expression of a template behind `prefix`, its braces as named groups."""
     pieces = re.split(r"\{(\w+)\}", template)
-    return "".join(
+    return re.escape(prefix) + "".join(
         f"(?P<{piece}>{_PARTS[piece]})" if index % 2 else re.escape(piece)
         for index, piece in enumerate(pieces)
     )

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float64, UInt8, UInt16
 
+from jaxcrop.crops import IGNORE, NUM_CLASSES
 from jaxcrop.data.bands import BandInput
 from jaxcrop.errors import InputError
 
@@ -41,6 +42,14 @@ class Records:
     bands: tuple[str, ...]
     synthetic: bool
     sizes: dict[str, int]
+
+    def classes(self, split: str) -> tuple[int, ...]:
+        """The harmonised classes that occur in the labels of `split`, in ascending order."""
+        found = np.zeros(NUM_CLASSES, bool)
+        for record in _builder(self.folder).as_data_source(split):
+            found[np.unique(record["label"])] = True
+        found[IGNORE] = False
+        return tuple(np.flatnonzero(found).tolist())
 
     def chips(self, split: str, band_input: BandInput) -> Sequence[Chip]:
         """Random access to the chips of `split`, each with the bands that `band_input` names.

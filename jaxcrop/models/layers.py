@@ -88,6 +88,10 @@ class Conv(nnx.Module):
         return x if self.bias is None else x + self.bias[...]
 
 
+BATCH_NORM_MOMENTUM = 0.1
+"""How far a batch moves the running statistics towards its own."""
+
+
 class BatchNorm(nnx.Module):
     """Batch normalisation with `torch.nn.BatchNorm2d`'s numerics: epsilon 1e-5, momentum 0.1.
 
@@ -103,7 +107,6 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels))
         self.var = nnx.BatchStat(jnp.ones(channels))
         self.epsilon = 1e-5
-        self.momentum = 0.1
         self.use_running_average = False  # the attribute that NNX's train() and eval() switch
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -114,7 +117,8 @@ class BatchNorm(nnx.Module):
             var = jnp.square(x - mean).mean((0, 1, 2))
             count = x.size // x.shape[-1]
             unbiased = var * (count / max(count - 1, 1))
-            self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
-            self.var[...] += self.momentum * (jax.lax.stop_gradient(unbiased) - self.var[...])
+            for running, batch in ((self.mean, mean), (self.var, unbiased)):
+                step = jax.lax.stop_gradient(batch) - running[...]
+                running[...] += BATCH_NORM_MOMENTUM * step
         scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         return x * scale + (self.bias[...] - mean * scale)

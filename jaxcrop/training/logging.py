@@ -34,9 +34,7 @@ class RunLog:
         self._file = self._path.open("a")
         self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
         self._steps = steps
-        self._images = 0
-        self._first_step = start
-        self._began = time.perf_counter()
+        self._timed_from: tuple[int, float] | None = None
 
     def _keep_until(self, step: int) -> None:
         lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
@@ -52,22 +50,25 @@ class RunLog:
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
 
-    def progress(self, step: int, loss: float, images: int) -> float:
-        """Show the loss, the images per second and the time left; returns the images per second.
+    def progress(self, step: int, loss: float, images: int) -> None:
+        """Log the loss of a step, and show it with the images per second and the time left.
 
-        A line stays ten times a run.
+        The clock starts with the second step, since the first one waits for the compiler. A line
+        stays ten times a run.
         """
-        self._images += images
-        done = step - self._first_step
-        elapsed = time.perf_counter() - self._began
-        rate = self._images / elapsed
-        left = elapsed / done * (self._steps - step)
-        text = (
-            f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.1f} images/s  "
-            f"{int(left) // 60}:{int(left) % 60:02d} left"
-        )
+        values = {"train/loss": loss}
+        text = f"step {step}/{self._steps}  loss {loss:.4f}"
+        if self._timed_from is None:
+            self._timed_from = step, time.perf_counter()
+        else:
+            first, began = self._timed_from
+            seconds_per_step = (time.perf_counter() - began) / (step - first)
+            left = int(seconds_per_step * (self._steps - step))
+            values["train/images_per_second"] = images / seconds_per_step
+            text += f"  {images / seconds_per_step:.1f} images/s"
+            text += f"  {left // 60}:{left % 60:02d} left"
+        self.scalars(step, values)
         progress_line(text, last=step == self._steps or step % max(1, self._steps // 10) == 0)
-        return rate
 
     def close(self) -> None:
         """Flush the files."""

@@ -2,28 +2,43 @@
 
 import dataclasses
 import math
+from contextlib import closing
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
 
 from jaxcrop.config import TrainConfig
-from jaxcrop.data.reading import Records, training_batches
+from jaxcrop.data.reading import Records, evaluation_batches, training_batches
 from jaxcrop.errors import InputError
 from jaxcrop.models.segmenter import Segmenter
 from jaxcrop.training.checkpoints import Checkpoints
 from jaxcrop.training.evaluation import Evaluation, evaluate_chips
 from jaxcrop.training.logging import RunLog, message
-from jaxcrop.training.mesh import data_mesh, fitting_batch_size, put_batch, replicated
+from jaxcrop.training.mesh import (
+    data_mesh,
+    fitting_batch_size,
+    local_part,
+    put_batch,
+    replicated,
+)
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.runs import Run
-from jaxcrop.training.step import TrainState, make_eval_step, make_train_step, split_model
+from jaxcrop.training.step import (
+    TrainState,
+    make_eval_step,
+    make_statistics_step,
+    make_train_step,
+    split_model,
+)
 
 
 def train(run: Run, config: TrainConfig, model: Segmenter, records: Records) -> None:
     """Train `model` on the records' training chips, in `run`'s folder, up to step `config.steps`.
 
-    Every `eval_every` steps: validate, lower the learning rate on a plateau, save a checkpoint; in
-    this order, so that a run that resumes from the checkpoint goes on as if never interrupted.
+    Every `eval_every` steps: average the BatchNorm statistics, validate, lower the learning rate on
+    a plateau, save a checkpoint; in this order, so that a run that resumes from the checkpoint goes
+    on as if never interrupted.
     Raises InputError where the loss is not finite; the checkpoints before it remain.
     """
     mesh = data_mesh()
@@ -49,7 +64,8 @@ def train(run: Run, config: TrainConfig, model: Segmenter, records: Records) -> 
     start = int(state.step)
 
     train_step = make_train_step(definition, optimizer, run.band_input, mesh)
-    eval_step = make_eval_step(definition, run.band_input, mesh)
+    statistics_step = make_statistics_step(definition, run.band_input, mesh)
+    eval_step = make_eval_step(definition, run.band_input, run.classes, mesh)
     key = jax.random.key(config.seed)
     batches = training_batches(
         chips,
@@ -59,31 +75,38 @@ def train(run: Run, config: TrainConfig, model: Segmenter, records: Records) -> 
         process=jax.process_index(),
         processes=jax.process_count(),
     )
-    log = RunLog(run.folder, start, config.steps)
     if start:
         message(f"going on with {run.folder} from step {start}")
-    behind = None  # the step whose loss is read while the device runs the next one
-    for step in range(start + 1, config.steps + 1):
-        state, loss = train_step(state, put_batch(next(batches), mesh), key)
-        if behind is not None:
-            _report(log, *behind, batch_size)
-        behind = step, loss
-        if step % every == 0 or step == config.steps:
-            _report(log, *behind, batch_size)
-            behind = None
-            states = state.trained, state.rest
-            evaluation = evaluate_chips(eval_step, states, validation, batch_size, mesh)
-            _, lowered = plateau.update(jnp.zeros(()), state.plateau, value=evaluation.loss)
-            _report_validation(log, step, evaluation, config.learning_rate * float(lowered.scale))
-            state = dataclasses.replace(state, plateau=jax.device_put(lowered, replicated(mesh)))
-            checkpoints.save(state, evaluation.loss)
-    log.close()
+    with closing(RunLog(run.folder, start, config.steps)) as log:
+        behind = None  # the step whose loss is read while the device runs the next one
+        for step in range(start + 1, config.steps + 1):
+            state, loss = train_step(state, put_batch(next(batches), mesh), key)
+            if behind is not None:
+                _report(log, *behind, batch_size)
+            behind = step, loss
+            if step % every == 0 or step == config.steps:
+                _report(log, *behind, batch_size)
+                behind = None
+                rest = state.rest
+                # Padding chips would spoil the statistics: whole batches only.
+                whole = min(config.batchnorm_batches, len(chips) // batch_size)
+                for k, (_, batch) in enumerate(
+                    islice(evaluation_batches(chips, batch_size), whole)
+                ):
+                    on_devices = put_batch(local_part(batch), mesh)
+                    rest = statistics_step(state.trained, rest, on_devices, jnp.asarray(k))
+                states = state.trained, rest
+                evaluation = evaluate_chips(eval_step, states, validation, batch_size, mesh)
+                _, lowered = plateau.update(jnp.zeros(()), state.plateau, value=evaluation.loss)
+                rate = config.learning_rate * float(lowered.scale)
+                _report_validation(log, step, evaluation, rate)
+                lowered = jax.device_put(lowered, replicated(mesh))
+                state = dataclasses.replace(state, rest=rest, plateau=lowered)
+                checkpoints.save(state, evaluation.loss)
 
 
 def _report(log: RunLog, step: int, loss: jax.Array, images: int) -> None:
-    value = _finite(float(loss), "loss", step)
-    rate = log.progress(step, value, images)
-    log.scalars(step, {"train/loss": value, "train/images_per_second": rate})
+    log.progress(step, _finite(float(loss), "loss", step), images)
 
 
 def _finite(loss: float, name: str, step: int) -> float:

@@ -23,6 +23,7 @@ from jaxcrop.data.reading import Records, open_records
 from jaxcrop.errors import InputError
 from jaxcrop.models.segmenter import Segmenter, resnet50_unet
 from jaxcrop.training.checkpoints import Checkpoints, Which
+from jaxcrop.training.step import restrict
 
 ARCHITECTURE = "resnet50-unet"
 _PACKAGES = ("jaxcrop", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -45,6 +46,11 @@ class Run:
     def synthetic(self) -> bool:
         """Whether the run was trained on synthetic chips."""
         return self.data["synthetic"]
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes that the training labels had, and so those that are predicted."""
+        return tuple(self.data["classes"])
 
     @property
     def title(self) -> str:
@@ -78,13 +84,14 @@ class Run:
     ) -> Callable[[UInt16[np.ndarray, "n h w band"]], Array]:
         """The trained model as a compiled function from digital numbers to logits.
 
-        The bands are those of `band_input`, in its order.
+        The bands are those of `band_input`, in its order; the logits allow only `classes`.
         """
         definition, state = nnx.split(self.model(which))
 
         @jax.jit
         def logits(state, image):
-            return nnx.merge(definition, state)(normalise(image, self.band_input))
+            found = nnx.merge(definition, state)(normalise(image, self.band_input))
+            return restrict(found, self.classes)
 
         return lambda image: logits(state, image)
 
@@ -109,28 +116,48 @@ def abstract_model(band_input: BandInput) -> Segmenter:
     return nnx.eval_shape(lambda: resnet50_unet(channels, NUM_CLASSES, rngs=nnx.Rngs(0)))
 
 
-def write_run(run: Run) -> None:
-    """Write `config.yaml`, complete or not at all.
+def start_run(
+    config: TrainConfig, records: Records, backbone: dict[str, Any], band_input: BandInput
+) -> Run:
+    """Make the folder of a run and write its `config.yaml`, or take up the run that it holds.
 
-    Raises InputError where the folder cannot be written, or holds a run with other settings.
+    Raises InputError where the data lack a band, where the folder cannot be written, and where it
+    holds a run with other settings.
     """
+    band_input.indices(records.bands, str(records.folder))
+    settings = dataclasses.asdict(config)
+    run = Run(
+        folder=config.run_dir,
+        # Where the files lie may change, so it is not a setting of the run.
+        config={k: v for k, v in settings.items() if k not in ("data_dir", "run_dir")},
+        data={
+            "dataset": records.name,
+            "version": records.version,
+            "folder": str(records.folder.absolute()),
+            "sizes": records.sizes,
+            "classes": records.classes("train"),
+            "synthetic": records.synthetic,
+        },
+        backbone=backbone,
+        band_input=band_input,
+    )
+    path = run.folder / "config.yaml"
+    if path.exists():
+        _refuse_other_settings(open_run(run.folder), run)
+    content = {
+        "command": " ".join(sys.argv),
+        "config": run.config,
+        "data": run.data,
+        "model": {
+            "architecture": ARCHITECTURE,
+            **dataclasses.asdict(band_input),
+            "backbone": run.backbone,
+        },
+        "device": jax.devices()[0].device_kind,
+        "versions": {package: version(package) for package in _PACKAGES},
+    }
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        path = run.folder / "config.yaml"
-        if path.exists():
-            _refuse_other_settings(open_run(run.folder), run)
-        content = {
-            "command": " ".join(sys.argv),
-            "config": run.config,
-            "data": run.data,
-            "model": {
-                "architecture": ARCHITECTURE,
-                **dataclasses.asdict(run.band_input),
-                "backbone": run.backbone,
-            },
-            "device": jax.devices()[0].device_kind,
-            "versions": {package: version(package) for package in _PACKAGES},
-        }
         temporary = path.with_suffix(".tmp")
         temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False))
         os.replace(temporary, path)
@@ -138,6 +165,7 @@ def write_run(run: Run) -> None:
         raise InputError(
             f"--run-dir {run.folder} cannot be written ({error.strerror}): choose another folder"
         ) from error
+    return run
 
 
 def open_run(folder: Path) -> Run:
@@ -161,12 +189,6 @@ def open_run(folder: Path) -> Run:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged: train again into a new folder") from error
-
-
-def run_config(config: TrainConfig) -> dict[str, Any]:
-    """The settings as plain values, without those that only say where files lie."""
-    values = dataclasses.asdict(config)
-    return {name: value for name, value in values.items() if name not in ("data_dir", "run_dir")}
 
 
 def _refuse_other_settings(old: Run, new: Run) -> None:

@@ -1,6 +1,6 @@
 """The compiled steps: one update of the model, and one evaluation of a batch of chips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8
 from jaxcrop.data.augment import augment, normalise
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
+from jaxcrop.models.layers import BATCH_NORM_MOMENTUM
 from jaxcrop.models.segmenter import Segmenter
 from jaxcrop.training.losses import cross_entropy, cross_entropy_sum
 from jaxcrop.training.mesh import replicated
@@ -100,12 +101,45 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
-def make_eval_step(
+def make_statistics_step(
     definition: nnx.GraphDef, band_input: BandInput, mesh: Mesh
+) -> Callable[[nnx.State, nnx.State, Batch, Int32[Array, ""]], nnx.State]:
+    """The compiled pass that averages BatchNorm statistics over batches: `rest` after batch k.
+
+    Passes over batches 0 to n-1 leave the mean of their statistics at the present weights, where
+    running averages lag behind weights that still change fast (precise BatchNorm, Wu and Johnson
+    2021, arXiv 2105.07576). A frozen backbone keeps its statistics.
+    """
+
+    def step(trained: nnx.State, rest: nnx.State, batch: Batch, k: Int32[Array, ""]) -> nnx.State:
+        model = nnx.merge(definition, trained, rest, copy=True)
+        model(normalise(batch.image, band_input))
+        # A pass moves the statistics by the momentum; the mean needs a step of 1 / (k + 1).
+        scale = 1 / (BATCH_NORM_MOMENTUM * (k + 1))
+        statistics = jax.tree.map(
+            lambda before, after: before + scale * (after - before),
+            nnx.filter_state(rest, nnx.BatchStat),
+            nnx.state(model, nnx.BatchStat),
+        )
+        return nnx.merge_state(rest, statistics)
+
+    return jax.jit(step, out_shardings=replicated(mesh))
+
+
+def restrict(
+    logits: Float[Array, "*n classes"], classes: Sequence[int]
+) -> Float[Array, "*n classes"]:
+    """Logits under which only `classes`, those that the training labels had, can be predicted."""
+    allowed = jnp.isin(jnp.arange(logits.shape[-1]), jnp.asarray(classes))
+    return jnp.where(allowed, logits, jnp.finfo(logits.dtype).min)
+
+
+def make_eval_step(
+    definition: nnx.GraphDef, band_input: BandInput, classes: Sequence[int], mesh: Mesh
 ) -> Callable[[tuple[nnx.State, ...], Batch], EvalResult]:
     """The compiled evaluation of a batch by the model with the given parts of its state.
 
-    No pixel is ever predicted as ignored, though the logits have that class.
+    Only `classes` are predicted: not the ignored class, nor one that no training label had.
     """
 
     def step(states: tuple[nnx.State, ...], batch: Batch) -> EvalResult:
@@ -113,7 +147,7 @@ def make_eval_step(
         model.eval()
         logits = model(normalise(batch.image, band_input))
         loss_sum, pixels = cross_entropy_sum(logits, batch.label)
-        prediction = 1 + jnp.argmax(logits[..., 1:], axis=-1)
+        prediction = jnp.argmax(restrict(logits, classes), axis=-1)
         confusion = confusion_matrix(batch.label, prediction, logits.shape[-1])
         return EvalResult(loss_sum, pixels, confusion)
 

@@ -8,7 +8,7 @@ from jaxcrop.weights.catalogue import (
     band_input,
     published,
 )
-from jaxcrop.weights.converted import load_backbone, load_converted, read_manifest
+from jaxcrop.weights.converted import load_converted, load_weights, part_of, read_manifest
 from jaxcrop.weights.download import cache_dir, fetch, find
 from jaxcrop.weights.stem import adapt_stem
 
@@ -22,8 +22,9 @@ __all__ = [
     "cache_dir",
     "fetch",
     "find",
-    "load_backbone",
     "load_converted",
+    "load_weights",
+    "part_of",
     "published",
     "read_manifest",
 ]

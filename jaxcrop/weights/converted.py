@@ -19,12 +19,12 @@ from jaxcrop.weights.stem import adapt_stem
 if TYPE_CHECKING:
     from flax import nnx
 
+    from jaxcrop.models.segmenter import Segmenter
+
 MANIFEST_FIELDS = (
     "source", "sha256", "family", "layout", "architecture", "in_channels",
     "bands", "divisor", "clip", "licence", "dropped", "jaxcrop_version",
 )  # fmt: skip
-
-_STEM = "conv1.kernel"
 
 
 def save_converted(path: str | Path, manifest: dict, params: dict) -> None:
@@ -95,19 +95,25 @@ def load_converted(path: str | Path) -> tuple[dict, dict]:
     return manifest, params
 
 
-def load_backbone(backbone: "nnx.Module", path: str | Path) -> dict:
-    """Fill `backbone`, in place, with the converted weights in `path`; returns their manifest.
+def part_of(model: "Segmenter", architecture: str) -> "nnx.Module":
+    """The part of a segmenter that weights of `architecture` fill: its backbone, or all of it."""
+    return model.backbone if architecture == "resnet50" else model
 
-    The backbone may be abstract (made by `nnx.eval_shape`). A three-channel ImageNet stem is
-    extended to the backbone's channels (weights_spec 4). Raises InputError, naming both sides,
-    unless all names and shapes agree.
+
+def load_weights(module: "nnx.Module", path: str | Path) -> dict:
+    """Fill `module`, in place, with the converted weights in `path`; returns their manifest.
+
+    The module may be abstract (made by `nnx.eval_shape`). A three-channel ImageNet stem is extended
+    to the module's channels (weights_spec 4). Raises InputError, naming both sides, unless all
+    names and shapes agree.
     """
     import jax  # noqa: PLC0415
 
     manifest, params = load_converted(path)
-    variables = state_variables(backbone)
+    variables = state_variables(module)
     state = flatten(params)
-    in_channels = variables[_STEM].shape[2]
+    stem = next(name for name in ("conv1.kernel", "backbone.conv1.kernel") if name in variables)
+    in_channels = variables[stem].shape[2]
     if in_channels != manifest["in_channels"] and _STEM in state:
         if manifest["family"] != "imagenet":
             raise InputError(
@@ -115,13 +121,13 @@ def load_backbone(backbone: "nnx.Module", path: str | Path) -> dict:
                 f"({', '.join(manifest['bands'])}), not {in_channels}: give those bands, or use "
                 "ImageNet weights"
             )
-        state[_STEM] = adapt_stem(state[_STEM], in_channels)
+        state[stem] = adapt_stem(state[stem], in_channels)
     difference = mismatch(
         {name: variable.shape for name, variable in variables.items()},
         {name: value.shape for name, value in state.items()},
     )
     if difference:
-        raise InputError(f"{path} does not fit the backbone: it {difference}")
+        raise InputError(f"{path} does not fit the model: it {difference}")
     for name, variable in variables.items():
         variable.set_value(jax.device_put(state[name]))
     return manifest

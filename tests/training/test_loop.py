@@ -1,6 +1,5 @@
 """Whole training runs on synthetic chips: resuming, freezing, and what stops a run."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -10,29 +9,19 @@ from flax import nnx
 from jaxcrop.config import TrainConfig
 from jaxcrop.errors import InputError
 from jaxcrop.training.loop import train
-from jaxcrop.training.runs import Run, create_model, open_run, run_config, write_run
+from jaxcrop.training.runs import create_model, open_run, start_run
 from jaxcrop.weights import BAND_INPUT
 
 
 def _train(folder, records, **settings):
     """Train from random weights in `folder` and return the run."""
     config = TrainConfig(
-        backbone="satlas", region="africa", weights="random", batch_size=2, **settings
+        **{"backbone": "satlas", "region": "africa", "weights": "random", "batch_size": 2},
+        run_dir=folder,
+        **settings,
     )
-    run = Run(
-        folder=folder,
-        config=run_config(config),
-        data={
-            "dataset": records.name,
-            "version": records.version,
-            "folder": str(records.folder),
-            "sizes": records.sizes,
-            "synthetic": records.synthetic,
-        },
-        backbone={"family": "satlas", "source": "random"},
-        band_input=BAND_INPUT["satlas"],
-    )
-    write_run(run)
+    random = {"family": "satlas", "source": "random"}
+    run = start_run(config, records, random, BAND_INPUT["satlas"])
     train(run, config, create_model(run.band_input, config.seed), records)
     return run
 
@@ -83,7 +72,8 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path, syn
     }
     assert kept == {best, 3}
     assert run.title == "africa: satlas ResNet-50 (random weights), U-Net, synthetic sact 1.0.0"
-    assert open_run(run.folder) == dataclasses.replace(run, config=run.config | {"bands": None})
+    assert run.classes == (4, 5)
+    assert open_run(run.folder).band_input == run.band_input
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, synthetic_records):

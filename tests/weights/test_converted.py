@@ -6,7 +6,7 @@ from flax import nnx
 from jaxcrop.data.bands import BandInput
 from jaxcrop.errors import InputError
 from jaxcrop.models.layers import BatchNorm, Conv
-from jaxcrop.weights import load_backbone, load_converted, read_manifest
+from jaxcrop.weights import load_converted, load_weights, read_manifest
 from jaxcrop.weights.converted import save_converted
 
 
@@ -65,7 +65,7 @@ def test_a_failed_save_leaves_nothing(tmp_path):
 def test_a_backbone_is_filled(tmp_path, abstract):
     save_converted(tmp_path / "out", manifest(), state())
     module = nnx.eval_shape(lambda: tiny(3)) if abstract else tiny(3)
-    assert load_backbone(module, tmp_path / "out") == manifest()
+    assert load_weights(module, tmp_path / "out") == manifest()
     np.testing.assert_array_equal(module.conv1.kernel[...], state()["conv1"]["kernel"])
     for name, value in state()["layers"]["0"].items():
         variable = getattr(module.layers[0], name)
@@ -78,11 +78,11 @@ def test_only_an_imagenet_stem_is_extended(tmp_path):
     save_converted(tmp_path / "imagenet", manifest("imagenet"), state())
     save_converted(tmp_path / "ssl4eo", manifest("ssl4eo"), state())
     module = tiny(13)
-    load_backbone(module, tmp_path / "imagenet")
+    load_weights(module, tmp_path / "imagenet")
     channel = state()["conv1"]["kernel"][:, :, 2] * np.float32(3 / 13)
     np.testing.assert_array_equal(module.conv1.kernel[:, :, 11], channel)
     with pytest.raises(InputError, match=r"ssl4eo takes 3 channels \(B04, B03, B02\), not 13"):
-        load_backbone(module, tmp_path / "ssl4eo")
+        load_weights(module, tmp_path / "ssl4eo")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,6 @@ def test_a_state_that_does_not_fit_is_refused_untouched(tmp_path, edit, differen
     save_converted(tmp_path / "out", manifest("imagenet"), params)
     module = tiny(3)
     before = np.asarray(module.conv1.kernel[...])
-    with pytest.raises(InputError, match=rf"out does not fit the backbone: it {difference}"):
-        load_backbone(module, tmp_path / "out")
+    with pytest.raises(InputError, match=rf"out does not fit the model: it {difference}"):
+        load_weights(module, tmp_path / "out")
     np.testing.assert_array_equal(module.conv1.kernel[...], before)

@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxcrop.errors import InputError
 from jaxcrop.models.resnet import resnet50
-from jaxcrop.weights import load_backbone, load_converted
+from jaxcrop.weights import load_converted, load_weights
 from jaxcrop.weights.catalogue import BAND_INPUT, RGB
 from jaxcrop.weights.converted import MANIFEST_FIELDS, flatten
 from weights_convert.convert import convert
@@ -66,7 +66,7 @@ def save(tmp_path, state, name="source.pth"):
 
 def assert_features_equal(converted, model, in_channels):
     backbone = nnx.eval_shape(lambda: resnet50(in_channels, rngs=nnx.Rngs(0)))
-    load_backbone(backbone, converted)
+    load_weights(backbone, converted)
     backbone.eval()
     graph, state = nnx.split(backbone)
     image = np.random.default_rng(0).random((2, 96, 64, in_channels), dtype=np.float32)
