@@ -21,3 +21,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data absent: ../shared/data does not exist beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic_region(tmp_path_factory) -> Path:
+    """A small synthetic region and its records, built by the ordinary builder: the data folder."""
+    from jaxcrop.data.build import build
+    from jaxcrop.data.synthetic import write_region
+
+    folder = tmp_path_factory.mktemp("africa") / "source"
+    write_region(folder, "africa", chips=10, seed=7)
+    build("sact", folder, folder / "records")
+    return folder / "records"
+
+
+@pytest.fixture(scope="session")
+def synthetic_records(synthetic_region):
+    """The records of `synthetic_region`."""
+    from jaxcrop.data.reading import open_records
+
+    return open_records(synthetic_region, "sact")

@@ -185,9 +185,7 @@ def open_run(folder: Path) -> Run:
         raise InputError(
             f"{folder} is no run folder, it has no config.yaml: give the folder of a training run"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged: train again into a new folder") from error
 
 

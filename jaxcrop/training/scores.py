@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from jaxcrop.figures import confusion_figure, save_figure
 from jaxcrop.training.baselines import baselines
 from jaxcrop.training.checkpoints import Which
 from jaxcrop.training.evaluation import Evaluation, evaluate_chips
-from jaxcrop.training.mesh import data_mesh, fitting_batch_size
+from jaxcrop.training.mesh import data_mesh, fitting_batch_size, replicated
 from jaxcrop.training.metrics import metrics
 from jaxcrop.training.runs import Run
 from jaxcrop.training.step import make_eval_step
@@ -43,7 +44,7 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
     definition, state = nnx.split(run.model(checkpoint))
     evaluation = evaluate_chips(
         make_eval_step(definition, run.band_input, run.classes, mesh),
-        (state,),
+        (jax.device_put(state, replicated(mesh)),),
         chips,
         fitting_batch_size(batch_size, len(chips), mesh),
         mesh,
