@@ -6,8 +6,8 @@
 `up_india`: 256-pixel tiles of four bands and masks of surveyed wheat and mustard parcels in Uttar
 Pradesh, cut to the 64-pixel pieces that hold a parcel; then the whole scene is mapped. `pastis`:
 the 24-pixel sub-patches of PASTIS (.npz), the date nearest to 1 July, mirrored out to 64 pixels;
-they come without a place, so there is nothing to map. Both are tiny: they show that the path takes real
-pixels, not how well it maps crops.
+they come without a place, so there is nothing to map. Both are tiny: they show that the path takes
+real pixels, not how well it maps crops.
 """
 
 import itertools
@@ -134,7 +134,7 @@ class Arguments:
     """Folder of the dataset's files."""
     out: Path
     """Folder that receives everything."""
-    steps: int = 150
+    steps: int = 60
     """Optimiser steps."""
 
 
