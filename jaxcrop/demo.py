@@ -5,7 +5,7 @@ import time
 
 from jaxcrop.config import TrainConfig
 from jaxcrop.data.build import build
-from jaxcrop.data.reading import open_records
+from jaxcrop.data.reading import find_records
 from jaxcrop.data.synthetic import write_region, write_scene
 from jaxcrop.predict import PredictConfig, predict
 from jaxcrop.regions import REGIONS
@@ -27,7 +27,7 @@ def run(config: TrainConfig) -> None:
     if not (folder / "chips").is_dir():
         print(f"drawing {CHIPS} chips of the synthetic region {config.region}", flush=True)
         write_region(folder, config.region, CHIPS, config.seed)
-    if open_records(folder / "records", dataset) is None:
+    if find_records(folder / "records", dataset) is None:
         build(dataset, source=folder, data_dir=folder / "records")
     if not (folder / "scene.tif").is_file():
         write_scene(folder, config.region, config.seed, *SCENE_SIZE)

@@ -14,6 +14,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train and evaluate as the arguments say; `--demo` draws the data and maps a scene as well."""
     with exit_on_input_error():
         config = parse_train_config(argv)
+        _check_builder(config.region)
         config = dataclasses.replace(config, run_dir=config.run_dir or _default_run_dir(config))
         if config.demo:
             from jaxcrop import demo  # noqa: PLC0415
@@ -31,15 +32,17 @@ def train_and_evaluate(config: TrainConfig) -> None:
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
     from jaxcrop import weights  # noqa: PLC0415
     from jaxcrop.data.paths import default_data_dir  # noqa: PLC0415
-    from jaxcrop.data.reading import open_records  # noqa: PLC0415
+    from jaxcrop.data.reading import find_records  # noqa: PLC0415
     from jaxcrop.training.loop import train  # noqa: PLC0415
     from jaxcrop.training.runs import create_model, start_run  # noqa: PLC0415
     from jaxcrop.training.scores import score_run  # noqa: PLC0415
 
     dataset = REGIONS[config.region].dataset
     data_dir = config.data_dir or default_data_dir()
-    records = open_records(data_dir, dataset)
-    weights_dir = _weights_dir(config)
+    records = find_records(data_dir, dataset)
+    weights_dir = {"published": weights.find(config.backbone), "random": None}.get(
+        config.weights, Path(config.weights)
+    )
     missing = []
     if records is None:
         missing.append(
@@ -57,26 +60,34 @@ def train_and_evaluate(config: TrainConfig) -> None:
     if weights_dir is None:
         backbone = {"family": config.backbone, "source": "random"}
         band_input = weights.band_input(config.backbone, config.bands)
-        model = create_model(band_input, config.seed)
     else:
-        backbone, band_input = weights.read_manifest(weights_dir)
-        model = create_model(band_input, config.seed)
-        weights.load_weights(weights.part_of(model, backbone["architecture"]), weights_dir)
-    band_input.indices(records.bands, str(records.folder))
+        manifest, band_input = weights.read_manifest(weights_dir)
+        backbone = {name: value for name, value in manifest.items() if name != "dropped"}
+    if backbone["family"] != config.backbone:
+        raise InputError(
+            f"{weights_dir} holds weights of {backbone['family']}, not {config.backbone}: "
+            f"give --backbone {backbone['family']}"
+        )
     run = start_run(config, records, backbone, band_input)
+    model = create_model(band_input, config.seed)
+    if weights_dir is not None:
+        weights.load_weights(weights.part_of(model, backbone["architecture"]), weights_dir)
+    elif config.freeze:
+        print("The backbone's random weights stay frozen; --no-freeze trains them.")
     train(run, config, model, records)
     score_run(run, split="test", checkpoint="best", batch_size=config.batch_size)
 
 
-def _weights_dir(config: TrainConfig) -> Path | None:
-    """The converted weights that `--weights` asks for; None where random or not fetched."""
-    from jaxcrop import weights  # noqa: PLC0415
+def _check_builder(region: str) -> None:
+    """Raise InputError where the dataset of `region` has no builder yet."""
+    from jaxcrop.data.build import dataset_names  # noqa: PLC0415
 
-    if config.weights == "random":
-        return None
-    if config.weights == "published":
-        return weights.find(config.backbone)
-    return Path(config.weights)
+    known = [name for name, place in REGIONS.items() if place.dataset in dataset_names()]
+    if region not in known:
+        raise InputError(
+            f"--region {region} needs a builder of {REGIONS[region].dataset}, which this version "
+            f"lacks: choose {' or '.join(known)}"
+        )
 
 
 def _default_run_dir(config: TrainConfig) -> Path:

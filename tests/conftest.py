@@ -38,6 +38,6 @@ def synthetic_region(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def synthetic_records(synthetic_region):
     """The records of `synthetic_region`."""
-    from jaxcrop.data.reading import open_records
+    from jaxcrop.data.reading import find_records
 
-    return open_records(synthetic_region, "sact")
+    return find_records(synthetic_region, "sact")

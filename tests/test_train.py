@@ -154,6 +154,10 @@ def test_bad_input_is_refused_in_one_sentence(run, arguments, tmp_path, capsys):
     absent = [*arguments, "--weights", tmp_path / "absent"]
     assert "holds no converted weights" in _fails(train.main, absent, capsys)
     assert "--steps must be at least 1" in _fails(train.main, [*arguments, "--steps", 0], capsys)
+    imagenet = [*arguments, "--backbone", "imagenet"]
+    assert "holds weights of satlas, not imagenet" in _fails(train.main, imagenet, capsys)
+    asia = [*arguments, "--region", "asia"]
+    assert "lacks: choose africa" in _fails(train.main, asia, capsys)
     odd = [*arguments, "--batch-size", 3, "--run-dir", tmp_path / "odd"]
     assert "does not divide over 2 devices" in _fails(train.main, odd, capsys)
     other = [*arguments, "--seed", 5]

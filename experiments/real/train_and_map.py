@@ -26,7 +26,7 @@ from rasterio.transform import Affine, from_origin
 from jaxcrop.cli import exit_on_input_error
 from jaxcrop.config import TrainConfig
 from jaxcrop.crops import IGNORE, MAIZE, OTHER, SOYBEAN, WHEAT
-from jaxcrop.data.reading import open_records
+from jaxcrop.data.reading import find_records
 from jaxcrop.errors import InputError
 from jaxcrop.predict import PredictConfig, predict
 from jaxcrop.training.loop import train
@@ -143,10 +143,10 @@ def main(arguments: Arguments) -> None:
     if not arguments.given.is_dir():
         raise InputError(f"{arguments.given} is no folder: give that of {arguments.dataset}")
     builder, write = DATASETS[arguments.dataset]
-    if open_records(arguments.out / "records", builder.name) is None:
+    if find_records(arguments.out / "records", builder.name) is None:
         write(arguments.given, arguments.out / "source")
         build_records(builder, arguments.out / "source", arguments.out / "records")
-    records = open_records(arguments.out / "records", builder.name)
+    records = find_records(arguments.out / "records", builder.name)
     config = TrainConfig(
         backbone="ssl4eo",
         region=arguments.dataset,

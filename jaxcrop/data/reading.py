@@ -81,16 +81,26 @@ def _builder(folder: Path) -> tfds.core.DatasetBuilder:
     return tfds.builder_from_directory(folder)
 
 
-def open_records(data_dir: Path, dataset: str) -> Records | None:
+def find_records(data_dir: Path, dataset: str) -> Records | None:
     """The newest version of `dataset` built below `data_dir`, or None where there is none."""
     folders = [path.parent for path in (data_dir / dataset).glob("*/dataset_info.json")]
-    if not folders:
-        return None
-    folder = max(folders, key=lambda path: tfds.core.Version(path.name))
+    return open_records(max(folders, key=_version)) if folders else None
+
+
+def _version(folder: Path) -> tfds.core.Version:
+    return tfds.core.Version(folder.name)
+
+
+def open_records(folder: Path) -> Records:
+    """The records in `folder`, one version of a dataset. Raises InputError where there are none."""
+    if not (folder / "dataset_info.json").is_file():
+        raise InputError(
+            f"{folder} holds no records: build them with `python -m jaxcrop.data build`"
+        )
     info = _builder(folder).info
     return Records(
         folder=folder,
-        name=dataset,
+        name=info.name,
         version=str(info.version),
         bands=tuple(info.metadata["bands"]),
         synthetic=bool(info.metadata["synthetic"]),

@@ -64,13 +64,7 @@ class Run:
 
     def records(self) -> Records:
         """The records that the run was trained on. Raises InputError where they are gone."""
-        folder = Path(self.data["folder"])
-        records = open_records(folder.parents[1], self.data["dataset"])
-        if records is None:
-            raise InputError(
-                f"{folder}, on which {self.folder} was trained, is gone: build it again"
-            )
-        return records
+        return open_records(Path(self.data["folder"]))
 
     def model(self, which: Which = "best") -> Segmenter:
         """The trained model, ready to predict."""

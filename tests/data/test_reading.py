@@ -1,0 +1,77 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from jaxcrop.data.bands import BandInput
+from jaxcrop.data.reading import evaluation_batches, find_records, training_batches
+from jaxcrop.errors import InputError
+
+ONE_BAND = BandInput(("B08",), (1.0,), clip=False)
+
+
+@pytest.fixture(scope="module")
+def chips(synthetic_records):
+    return synthetic_records.chips("train", ONE_BAND)
+
+
+def _marks(batches, count):
+    """What identifies the chips of the next batches: the sums of their pixels."""
+    return [next(batches).image.sum((1, 2, 3), np.uint64).tolist() for _ in range(count)]
+
+
+def test_every_pass_sees_every_chip_once_in_an_order_of_its_own(chips):
+    marks = list(chain(*_marks(training_batches(chips, 2, seed=0), len(chips))))
+    first, second = marks[: len(chips)], marks[len(chips) :]
+    assert len(set(first)) == len(chips)
+    assert sorted(first) == sorted(second)
+    assert first != second
+    assert _marks(training_batches(chips, 2, seed=1), len(chips)) != marks
+
+
+def test_a_batch_depends_on_the_seed_and_its_step_alone(chips):
+    whole = _marks(training_batches(chips, 3, seed=4), 6)
+    assert _marks(training_batches(chips, 3, seed=4, start=4), 2) == whole[4:]
+
+
+def test_processes_together_see_what_one_alone_sees(chips):
+    whole = _marks(training_batches(chips, 4, seed=0), 5)
+    halves = [
+        _marks(training_batches(chips, 4, seed=0, process=process, processes=2), 5)
+        for process in (0, 1)
+    ]
+    assert [sorted(chain(*parts)) for parts in zip(*halves, strict=True)] == list(
+        map(sorted, whole)
+    )
+
+
+def test_evaluation_fills_the_last_batch_with_ignored_chips(chips):
+    batches = list(evaluation_batches(chips, 3))
+    ids = [chip_id for group, _ in batches for chip_id in group]
+    assert sorted(ids) == sorted(chip.chip_id for chip in (chips[i] for i in range(len(chips))))
+    assert {batch.image.shape[0] for _, batch in batches} == {3}
+    group, last = batches[-1]
+    assert not last.label[len(group) :].any()
+
+
+def test_the_newest_version_is_found(synthetic_region, tmp_path):
+    (tmp_path / "sact").mkdir()
+    built = synthetic_region / "sact" / "1.0.0"
+    for version in ("1.0.0", "1.2.0", "1.10.0"):
+        folder = tmp_path / "sact" / version
+        folder.mkdir()
+        for path in built.iterdir():
+            if path.name != "dataset_info.json":
+                (folder / path.name).symlink_to(path)
+        info = (built / "dataset_info.json").read_text().replace("1.0.0", version)
+        (folder / "dataset_info.json").write_text(info)
+    assert find_records(tmp_path, "sact").version == "1.10.0"
+    assert find_records(tmp_path, "cdl") is None
+
+
+def test_what_is_missing_is_named(synthetic_records):
+    with pytest.raises(InputError, match=r"no chips in split holdout"):
+        synthetic_records.chips("holdout", ONE_BAND)
+    with pytest.raises(InputError, match=r"lacks band B99"):
+        synthetic_records.chips("train", BandInput(("B99",), (1.0,), clip=False))
+    assert synthetic_records.classes("train") == (4, 5)
