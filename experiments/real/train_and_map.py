@@ -83,7 +83,7 @@ def write_up_india(given: Path, source: Path) -> None:
         for row, column in itertools.product(range(0, 193, 64), range(48, 193, 64)):
             piece = np.s_[..., row : row + 64, column : column + 64]
             if label[piece].any():
-                place = transform * Affine.translation(column, row)
+                place = transform @ Affine.translation(column, row)
                 _write_chip(
                     source,
                     f"{name}_{row}_{column}",

@@ -41,6 +41,6 @@ def baselines(
     }
 
 
-def _labelled(chip: Chip) -> tuple[Float64[np.ndarray, "pixels b"], Int64[np.ndarray, "pixels"]]:
+def _labelled(chip: Chip) -> tuple[Float64[np.ndarray, "pixels b"], Int64[np.ndarray, " pixels"]]:
     labelled = chip.label != IGNORE
     return chip.image[labelled].astype(float), chip.label[labelled].astype(np.int64)

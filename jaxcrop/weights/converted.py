@@ -114,7 +114,7 @@ def load_weights(module: "nnx.Module", path: str | Path) -> dict:
     state = flatten(params)
     stem = next(name for name in ("conv1.kernel", "backbone.conv1.kernel") if name in variables)
     in_channels = variables[stem].shape[2]
-    if in_channels != manifest["in_channels"] and _STEM in state:
+    if in_channels != manifest["in_channels"] and stem in state:
         if manifest["family"] != "imagenet":
             raise InputError(
                 f"{path} takes {manifest['in_channels']} channels "
