@@ -10,8 +10,9 @@ from jaxcrop_datasets.sact.sact_dataset_builder import Builder as Sact
 
 from jaxcrop.crops import CROPS, IGNORE, WHEAT
 from jaxcrop.data.bands import SENTINEL2_BANDS
+from jaxcrop.data.places import PLACES
 from jaxcrop.data.spectra import COVERS, field_reflectance
-from jaxcrop.data.synthetic import PLACES, draw, write_region, write_scene
+from jaxcrop.data.synthetic import draw, write_region, write_scene
 from jaxcrop.regions import REGIONS
 
 PASTIS_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
