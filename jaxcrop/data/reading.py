@@ -124,7 +124,9 @@ def training_batches(
     with the batch it would have seen, and n processes together see what one alone would see.
     """
     samples = chips.seed(seed).shuffle().repeat()[process::processes].map(_arrays)
-    batches = samples.batch(batch_size // processes)[start:]
+    # Dropping the remainder drops nothing of an endless sequence; without, grain rounds its length
+    # in floating point, beyond what an index can hold at a batch size of 1.
+    batches = samples.batch(batch_size // processes, drop_remainder=True)[start:]
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)))
 
 

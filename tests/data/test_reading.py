@@ -29,9 +29,10 @@ def test_every_pass_sees_every_chip_once_in_an_order_of_its_own(chips):
     assert _marks(training_batches(chips, 2, seed=1), len(chips)) != marks
 
 
-def test_a_batch_depends_on_the_seed_and_its_step_alone(chips):
-    whole = _marks(training_batches(chips, 3, seed=4), 6)
-    assert _marks(training_batches(chips, 3, seed=4, start=4), 2) == whole[4:]
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_batch_depends_on_the_seed_and_its_step_alone(chips, size):
+    whole = _marks(training_batches(chips, size, seed=4), 6)
+    assert _marks(training_batches(chips, size, seed=4, start=4), 2) == whole[4:]
 
 
 def test_processes_together_see_what_one_alone_sees(chips):
