@@ -19,6 +19,8 @@ CROPS = (
     Crop("other", (128, 128, 128)),
 )
 
+CLASS_NAMES = tuple(crop.name for crop in CROPS)
+
 NUM_CLASSES = len(CROPS)
 """Width of the logits: class 0 has one too, as in the paper, though no pixel ever trains it."""
 

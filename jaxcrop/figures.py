@@ -10,7 +10,7 @@ from jaxtyping import Integer
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from jaxcrop.crops import CROPS
+from jaxcrop.crops import CLASS_NAMES, CROPS
 from jaxcrop.data.bands import BandInput
 from jaxcrop.errors import InputError
 
@@ -53,7 +53,7 @@ def _unwritable(path: Path, error: OSError) -> InputError:
 
 def confusion_figure(
     confusion: Integer[np.ndarray, "k k"],
-    class_names: Sequence[str] = tuple(crop.name for crop in CROPS),
+    class_names: Sequence[str] = CLASS_NAMES,
     *,
     synthetic: bool = False,
 ) -> Figure:

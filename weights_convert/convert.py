@@ -80,12 +80,11 @@ def _sha256(path: Path) -> str:
 
 def _shapes(architecture: str, in_channels: int) -> dict[str, tuple[int, ...]]:
     """The shapes that our module of the architecture has, by path."""
-    from flax import nnx  # noqa: PLC0415 - `--help` need not wait for JAX
+    from jaxcrop.models.segmenter import (  # noqa: PLC0415 - `--help` need not wait for JAX
+        abstract_resnet50_unet,
+    )
 
-    from jaxcrop.models.segmenter import resnet50_unet  # noqa: PLC0415
-
-    model = nnx.eval_shape(lambda: resnet50_unet(in_channels, NUM_CLASSES, rngs=nnx.Rngs(0)))
-    module = part_of(model, architecture)
+    module = part_of(abstract_resnet50_unet(in_channels, NUM_CLASSES), architecture)
     return {name: variable.shape for name, variable in state_variables(module).items()}
 
 

@@ -10,6 +10,9 @@ SENTINEL2_BANDS = (
 )  # fmt: skip
 """All 13 bands of an L1C product, in the order that every record of ours stores them."""
 
+PUBLISHED_BANDS = (*(band for band in SENTINEL2_BANDS if band != "B8A"), "B8A")
+"""The same bands as the files of the published chips hold them: B8A last (datasets_spec 5)."""
+
 
 @dataclass(frozen=True)
 class BandInput:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from jaxcrop.crops import CROPS, MAIZE, OTHER, RICE, SOYBEAN, WHEAT
-from jaxcrop.data.bands import SENTINEL2_BANDS
+from jaxcrop.data.bands import PUBLISHED_BANDS, SENTINEL2_BANDS
 from jaxcrop.data.places import PLACES, WILD, Place
 from jaxcrop.data.spectra import COVERS, SPECTRA, ground_under
 from jaxcrop.errors import InputError
@@ -34,11 +34,6 @@ BLOCK = 546
 
 PIXEL = 10.0
 """Metres per pixel."""
-
-FILE_BANDS = (
-    "B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A",
-)  # fmt: skip
-"""Band order of the files, that of the published chips: B8A last (datasets_spec section 5)."""
 
 _COARSE = {"B05": 2, "B06": 2, "B07": 2, "B8A": 2, "B11": 2, "B12": 2, "B01": 6, "B09": 6, "B10": 6}
 """Native pixel size of the bands that are coarser than 10 m, in pixels of 10 m."""
@@ -76,7 +71,7 @@ class Drawing(NamedTuple):
 def write_region(out: Path, region: str, chips: int, seed: int) -> None:
     """Draw a synthetic region: `chips` chips in out/chips/*.tif, label maps in out/labels/*.tif.
 
-    Chips are 13 bands of uint16 (13, 256, 256) in the order FILE_BANDS, tagged ACQUISITION_DATE;
+    Chips are uint16 (13, 256, 256) in the order of PUBLISHED_BANDS, tagged ACQUISITION_DATE;
     label maps hold the raw codes of the region's dataset. The same seed draws the same pixels.
     Raises InputError for an unknown region, fewer than one chip, or a folder that holds some.
     """
@@ -388,13 +383,13 @@ def _make_folder(out: Path) -> None:
 
 def _write_image(path: Path, image, crs: str, transform, day: date) -> None:
     height, width, bands = image.shape
-    order = [SENTINEL2_BANDS.index(band) for band in FILE_BANDS]
+    order = [SENTINEL2_BANDS.index(band) for band in PUBLISHED_BANDS]
     with rasterio.open(
         path, "w", driver="GTiff", height=height, width=width, count=bands, dtype="uint16",
         crs=crs, transform=transform, compress="deflate", predictor=2, zlevel=1, tiled=True,
     ) as file:  # fmt: skip
         file.write(np.ascontiguousarray(image.transpose(2, 0, 1)[order]))
-        file.descriptions = FILE_BANDS
+        file.descriptions = PUBLISHED_BANDS
         file.update_tags(ACQUISITION_DATE=day.isoformat(), SYNTHETIC="YES")
 
 

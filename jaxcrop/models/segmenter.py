@@ -22,3 +22,8 @@ def resnet50_unet(in_channels: int, num_classes: int, *, rngs: nnx.Rngs) -> Segm
     """The paper's segmenter: ResNet-50 and U-Net."""
     backbone = resnet50(in_channels, rngs=rngs)
     return Segmenter(backbone, UNet(backbone.channels, num_classes, rngs=rngs))
+
+
+def abstract_resnet50_unet(in_channels: int, num_classes: int) -> Segmenter:
+    """The same model without values: names, shapes and types."""
+    return nnx.eval_shape(lambda: resnet50_unet(in_channels, num_classes, rngs=nnx.Rngs(0)))

@@ -19,7 +19,7 @@ def baselines(
     """
     totals = np.zeros((NUM_CLASSES, train[0].image.shape[-1]))
     counts = np.zeros(NUM_CLASSES, np.int64)
-    for chip in (train[i] for i in range(len(train))):
+    for chip in train:
         pixels, labels = _labelled(chip)
         for label in np.unique(labels):
             chosen = pixels[labels == label]
@@ -29,7 +29,7 @@ def baselines(
     means = totals[present] / counts[present, None]
 
     confusion = {name: np.zeros((NUM_CLASSES,) * 2, np.int64) for name in ("majority", "nearest")}
-    for chip in (test[i] for i in range(len(test))):
+    for chip in test:
         pixels, labels = _labelled(chip)
         # |pixel - mean|^2 without the term that all means share
         distance = (means**2).sum(1) - 2 * pixels @ means.T

@@ -37,12 +37,16 @@ def _abstract(leaf) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
+def _training(state: TrainState) -> dict:
+    """What a state holds besides the model."""
+    return {"step": state.step, "optimizer": state.optimizer, "plateau": state.plateau}
+
+
 def _parts(state: TrainState) -> dict:
     """What is saved of a state: the model by itself, since evaluation needs no more than that."""
-    training = {"step": state.step, "optimizer": state.optimizer, "plateau": state.plateau}
     return {
         "model": _by_path(state.trained) | _by_path(state.rest),
-        "training": _by_path(training),
+        "training": _by_path(_training(state)),
     }
 
 
@@ -79,14 +83,10 @@ class Checkpoints:
         """The latest checkpoint, placed on the devices as `like` is."""
         wanted = jax.tree.map(_abstract, _parts(like))
         loaded = self._checkpointer.load_checkpointables(self.latest_step, wanted)
-        training = _like(
-            {"step": like.step, "optimizer": like.optimizer, "plateau": like.plateau},
-            loaded["training"],
-        )
         return TrainState(
             trained=_like(like.trained, loaded["model"]),
             rest=_like(like.rest, loaded["model"]),
-            **training,
+            **_like(_training(like), loaded["training"]),
         )
 
     def load_model(self, which: Which, like: nnx.State) -> nnx.State:

@@ -1,12 +1,13 @@
 """What a run tells: a progress line, `metrics.jsonl`, and TensorBoard event files."""
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from jaxcrop.files import replacing
 
 
 def progress_line(text: str, last: bool) -> None:
@@ -39,9 +40,8 @@ class RunLog:
     def _keep_until(self, step: int) -> None:
         lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self._path)
+        with replacing(self._path) as temporary:
+            temporary.write_text("".join(kept))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record `values` of `step`."""

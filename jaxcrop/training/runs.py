@@ -1,7 +1,6 @@
 """A run folder: what it was trained from, kept in `config.yaml`, and how to open it again."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from jaxcrop.data.augment import normalise
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Records, open_records
 from jaxcrop.errors import InputError
-from jaxcrop.models.segmenter import Segmenter, resnet50_unet
+from jaxcrop.files import replacing
+from jaxcrop.models.segmenter import Segmenter, abstract_resnet50_unet, resnet50_unet
 from jaxcrop.training.checkpoints import Checkpoints, Which
 from jaxcrop.training.step import restrict
 
@@ -68,7 +68,7 @@ class Run:
 
     def model(self, which: Which = "best") -> Segmenter:
         """The trained model, ready to predict."""
-        model = abstract_model(self.band_input)
+        model = abstract_resnet50_unet(len(self.band_input.bands), NUM_CLASSES)
         model.eval()
         definition, abstract = nnx.split(model)
         return nnx.merge(definition, Checkpoints(self.folder).load_model(which, abstract))
@@ -92,22 +92,17 @@ class Run:
 
 def create_model(band_input: BandInput, seed: int) -> Segmenter:
     """A fresh model with random weights for the given bands."""
+    channels = len(band_input.bands)
 
     def create(key: PRNGKeyArray) -> nnx.State:
-        model = resnet50_unet(len(band_input.bands), NUM_CLASSES, rngs=nnx.Rngs(key))
+        model = resnet50_unet(channels, NUM_CLASSES, rngs=nnx.Rngs(key))
         return nnx.state(model, (nnx.Param, nnx.BatchStat))
 
     # It runs once: compiling it without optimisation takes 10 s instead of 23 s on two cores.
     draw = jax.jit(create, compiler_options={"xla_backend_optimization_level": 0})
-    model = abstract_model(band_input)
+    model = abstract_resnet50_unet(channels, NUM_CLASSES)
     nnx.update(model, draw(jax.random.key(seed)))
     return model
-
-
-def abstract_model(band_input: BandInput) -> Segmenter:
-    """The model for the given bands without values: names, shapes and types."""
-    channels = len(band_input.bands)
-    return nnx.eval_shape(lambda: resnet50_unet(channels, NUM_CLASSES, rngs=nnx.Rngs(0)))
 
 
 def start_run(
@@ -152,9 +147,8 @@ def start_run(
     }
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False))
     except OSError as error:
         raise InputError(
             f"--run-dir {run.folder} cannot be written ({error.strerror}): choose another folder"

@@ -1,7 +1,6 @@
 """Score a run: the table that is printed, and the files from which every figure can be redone."""
 
 import json
-import os
 from pathlib import Path
 
 import jax
@@ -11,9 +10,10 @@ import pyarrow.parquet as pq
 from flax import nnx
 from jaxtyping import Int64
 
-from jaxcrop.crops import CROPS
+from jaxcrop.crops import CLASS_NAMES
 from jaxcrop.errors import InputError
 from jaxcrop.figures import confusion_figure, save_figure
+from jaxcrop.files import replacing
 from jaxcrop.training.baselines import baselines
 from jaxcrop.training.checkpoints import Which
 from jaxcrop.training.evaluation import Evaluation, evaluate_chips
@@ -22,7 +22,6 @@ from jaxcrop.training.metrics import metrics
 from jaxcrop.training.runs import Run
 from jaxcrop.training.step import make_eval_step
 
-CLASS_NAMES = tuple(crop.name for crop in CROPS)
 _SCORES = ("accuracy", "f1", "precision", "recall", "jaccard")
 _AVERAGES = {
     "overall": "over all pixels",
@@ -61,7 +60,7 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
         content = {"title": title, "synthetic": run.synthetic, **scores}
         _write_text(folder / "metrics.json", json.dumps(content, indent=1))
         _write_text(folder / "confusion.csv", _confusion_csv(evaluation.confusion))
-        figure = confusion_figure(evaluation.confusion, CLASS_NAMES, synthetic=run.synthetic)
+        figure = confusion_figure(evaluation.confusion, synthetic=run.synthetic)
         save_figure(figure, folder / "confusion.png")
         _write_per_chip(folder / "per_chip.parquet", evaluation)
     except OSError as error:
@@ -113,12 +112,10 @@ def _write_per_chip(path: Path, evaluation: Evaluation) -> None:
             "pixels": evaluation.per_chip.ravel(),
         }
     )
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from jaxcrop.crops import IGNORE, OTHER, WHEAT
-from jaxcrop.data.bands import SENTINEL2_BANDS
+from jaxcrop.data.bands import PUBLISHED_BANDS, SENTINEL2_BANDS
 from jaxcrop_datasets.crop_chips import CropChips
 
 
@@ -17,9 +17,7 @@ class Builder(CropChips):
     HOMEPAGE = "https://doi.org/10.34911/rdnt.j0co8q"
     LICENSE = "CC-BY-4.0"
     BANDS = SENTINEL2_BANDS
-    FILE_BANDS = (
-        "B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A",
-    )  # fmt: skip
+    FILE_BANDS = PUBLISHED_BANDS
     CODES: ClassVar = {
         0: ("No Data", IGNORE),
         1: ("Lucerne/Medics", OTHER),
