@@ -11,22 +11,46 @@ from jaxcrop.regions import REGIONS
 
 Family = Literal["ssl4eo", "satlas", "imagenet"]
 
+ARCHITECTURE_TITLES = {
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+    "resnet152": "ResNet-152",
+    "vit-s16": "ViT-S/16",
+    "vit-b16": "ViT-B/16",
+    "vit-l16": "ViT-L/16",
+    "vit-h14": "ViT-H/14",
+    "vit-s14": "ViT-S/14",
+    "vit-b14": "ViT-B/14",
+    "swin-v2-t": "Swin-v2-T",
+    "swin-v2-b": "Swin-v2-B",
+}
+"""How a title writes each backbone of `jaxcrop.models.backbones`, which --help need not import."""
+
+DECODER_TITLES = {"unet": "U-Net", "fpn": "FPN", "upernet": "UPerNet", "linear": "linear head"}
+"""How a title writes each decoder of `jaxcrop.models.decoders`."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a segmentation model of a region's crops and evaluate it on the region's test chips."""
 
     backbone: Family
-    """Family of the pretrained ResNet-50."""
+    """Family of the pretrained weights."""
     region: Literal[tuple(REGIONS)]  # type: ignore[valid-type]
     """Region whose chips are trained and tested on."""
+    architecture: Literal[tuple(ARCHITECTURE_TITLES)] = "resnet50"  # type: ignore[valid-type]
+    """The backbone."""
+    decoder: Literal[tuple(DECODER_TITLES)] = "unet"  # type: ignore[valid-type]
+    """What turns the backbone's feature maps into a map of classes."""
     weights: str = "published"
-    """`published` (fetched by `python -m weights_convert fetch`), `random`, or the folder that
-    `python -m weights_convert convert` wrote."""
+    """Weights to begin with: `published` (what the family stands for), the NAME of a published set,
+    `random`, or the folder that `python -m weights_convert convert` wrote. `python -m
+    weights_convert list` prints the names, `... fetch NAME` gets a set."""
     data_dir: Path | None = None
     """Folder of the built records (default: $JAXCROP_DATA_DIR, else ~/.cache/jaxcrop/data)."""
     run_dir: Path | None = None
-    """Folder that receives the run; the same command resumes it (default: runs/REGION-BACKBONE)."""
+    """Folder that receives the run; the same command resumes it (default:
+    runs/REGION-BACKBONE-ARCHITECTURE-DECODER)."""
     demo: bool = False
     """Draw a synthetic region, train on it for a few minutes, and map a held-out scene."""
     bands: tuple[str, ...] | None = None
@@ -48,6 +72,8 @@ class TrainConfig:
     (0: keep running averages alone, as PyTorch does)."""
     eval_every: int | None = None
     """Steps between validations and checkpoints (default: one pass over the training chips)."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the network computes in; parameters, statistics and the loss stay in float32."""
     seed: int = 0
     """Seed of the initial weights, the order of the chips and the augmentation."""
 

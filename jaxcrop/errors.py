@@ -1,5 +1,15 @@
-"""The one exception that a command line turns into a sentence and exit code 2."""
+"""How the package says that its input is at fault."""
 
 
 class InputError(Exception):
-    """Bad input: the message is one sentence that names the file or argument and the remedy."""
+    """Bad input: the message is one sentence that names the file or argument and the remedy.
+
+    A command line turns it into that sentence and exit code 2.
+    """
+
+
+class MalformedError(ValueError):
+    """A damaged, forged or foreign file; the message is a clause about the file ("it ...").
+
+    Parsers raise it, which do not know the file's name; who called them says it as an InputError.
+    """

@@ -40,19 +40,25 @@ def train_and_evaluate(config: TrainConfig) -> None:
     dataset = REGIONS[config.region].dataset
     data_dir = config.data_dir or default_data_dir()
     records = find_records(data_dir, dataset)
-    weights_dir = {"published": weights.find(config.backbone), "random": None}.get(
-        config.weights, Path(config.weights)
-    )
+    name = config.weights
+    if name == "published":
+        name = weights.default_weights(config.backbone, config.architecture).name
+    published = weights.CATALOGUE.get(name)
+    if published is not None:
+        _check_fit(config, name, published.family, published.architecture)
+        weights_dir = weights.find(name)
+    else:
+        weights_dir = None if name == "random" else Path(name)
     missing = []
     if records is None:
         missing.append(
             f"the records of {dataset} in {data_dir} (`python -m jaxcrop.data build {dataset} "
             "--source DIR` builds them, or --demo draws a synthetic region)"
         )
-    if weights_dir is None and config.weights == "published":
+    if published is not None and weights_dir is None:
         missing.append(
-            f"the published weights of {config.backbone} (`python -m weights_convert fetch "
-            f"{weights.DEFAULT[config.backbone]}` gets them, or --weights random does without)"
+            f"the published weights {name} (`python -m weights_convert fetch {name}` gets them, or "
+            "--weights random does without)"
         )
     if missing:
         raise InputError(f"missing: {' and '.join(missing)}")
@@ -62,20 +68,29 @@ def train_and_evaluate(config: TrainConfig) -> None:
         band_input = weights.band_input(config.backbone, config.bands)
     else:
         manifest, band_input = weights.read_manifest(weights_dir)
-        backbone = {name: value for name, value in manifest.items() if name != "dropped"}
-    if backbone["family"] != config.backbone:
-        raise InputError(
-            f"{weights_dir} holds weights of {backbone['family']}, not {config.backbone}: "
-            f"give --backbone {backbone['family']}"
-        )
+        _check_fit(config, str(weights_dir), manifest["family"], manifest["architecture"])
+        backbone = {key: value for key, value in manifest.items() if key != "dropped"}
     run = start_run(config, records, backbone, band_input)
-    model = create_model(band_input, config.seed)
+    model = create_model(run)
     if weights_dir is not None:
-        weights.load_weights(weights.part_of(model, backbone["architecture"]), weights_dir)
+        weights.load_weights(model, weights_dir)
     elif config.freeze:
         print("The backbone's random weights stay frozen; --no-freeze trains them.")
     train(run, config, model, records)
     score_run(run, split="test", checkpoint="best", batch_size=config.batch_size)
+
+
+def _check_fit(config: TrainConfig, weights: str, family: str, architecture: str) -> None:
+    """Raise InputError where `weights` are of another family or architecture than `config` says."""
+    for flag, wanted, found in (
+        ("--backbone", config.backbone, family),
+        ("--architecture", config.architecture, architecture),
+    ):
+        if found != wanted:
+            raise InputError(
+                f"{weights} holds weights of {found}, not {wanted}: give {flag} {found}, or other "
+                "--weights"
+            )
 
 
 def _check_builder(region: str) -> None:
@@ -91,7 +106,8 @@ def _check_builder(region: str) -> None:
 
 
 def _default_run_dir(config: TrainConfig) -> Path:
-    return Path("runs") / f"{config.region}-{config.backbone}{'-demo' if config.demo else ''}"
+    parts = [config.region, config.backbone, config.architecture, config.decoder]
+    return Path("runs") / "-".join(parts + ["demo"] * config.demo)
 
 
 if __name__ == "__main__":

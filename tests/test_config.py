@@ -1,6 +1,12 @@
 import pytest
 
-from jaxcrop.config import DEMO_DEFAULTS, TrainConfig, parse_train_config
+from jaxcrop.config import (
+    ARCHITECTURE_TITLES,
+    DECODER_TITLES,
+    DEMO_DEFAULTS,
+    TrainConfig,
+    parse_train_config,
+)
 from jaxcrop.errors import InputError
 
 NEEDED = ["--backbone", "satlas", "--region", "africa"]
@@ -38,6 +44,14 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
         parse_train_config([*NEEDED, "--config", str(path)])
     with pytest.raises(InputError, match=r"absent\.yaml"):
         parse_train_config([*NEEDED, "--config", str(tmp_path / "absent.yaml")])
+
+
+def test_the_choices_are_what_can_be_built():
+    from jaxcrop.models.backbones import BACKBONES
+    from jaxcrop.models.decoders import DECODERS
+
+    assert list(ARCHITECTURE_TITLES) == list(BACKBONES)
+    assert list(DECODER_TITLES) == list(DECODERS)
 
 
 def test_pretrained_weights_fix_their_bands():

@@ -26,7 +26,8 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     backbone = randomise(timm().create_model("resnet50", in_chans=9, num_classes=0), seed=0)
     torch.save(backbone.state_dict(), folder / "satlas.pth")
-    weights_convert(["convert", str(folder / "satlas.pth"), str(folder / "satlas")])
+    like = ["--like", "satlas-resnet50-si-ms"]
+    weights_convert(["convert", str(folder / "satlas.pth"), str(folder / "satlas"), *like])
     weights_convert(["verify", str(folder / "satlas.pth"), str(folder / "satlas")])
     return folder / "satlas"
 
@@ -51,6 +52,8 @@ def run(arguments):
 def test_a_run_explains_itself(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["config"]["steps"] == 2
+    assert config["config"]["architecture"] == "resnet50"
+    assert config["config"]["decoder"] == "unet"
     assert config["data"]["synthetic"] is True
     assert config["data"]["classes"] == [4, 5]
     assert config["model"]["bands"][:3] == ["B04", "B03", "B02"]
@@ -109,9 +112,9 @@ def test_scores_equal_torchmetrics_and_scikit_learn(run, synthetic_records, caps
 
 
 def satlas_bands():
-    from jaxcrop.weights import BAND_INPUT
+    from jaxcrop.weights import band_input
 
-    return BAND_INPUT["satlas"]
+    return band_input("satlas")
 
 
 def test_a_scene_becomes_a_map(run, tmp_path, capsys):
@@ -142,9 +145,30 @@ def test_missing_data_and_weights_are_named_with_their_remedies(tmp_path, capsys
     message = _fails(train.main, wanted, capsys)
     assert f"the records of sact in {tmp_path}" in message
     assert "python -m jaxcrop.data build sact --source DIR" in message
-    assert "the published weights of satlas" in message
-    assert "python -m weights_convert fetch satlas" in message
+    assert "the published weights satlas-resnet50-si-ms" in message
+    assert "python -m weights_convert fetch satlas-resnet50-si-ms" in message
     assert "--demo" in message
+    message = _fails(train.main, [*wanted, "--architecture", "swin-v2-t"], capsys)
+    assert "python -m weights_convert fetch satlas-swin-v2-t-si-ms" in message
+    message = _fails(train.main, [*wanted, "--architecture", "vit-s16"], capsys)
+    assert "satlas has no weights of vit-s16: choose resnet50" in message
+    named = ["--weights", "satlas-swin-v2-b-mi-ms"]
+    message = _fails(train.main, [*wanted, *named, "--architecture", "swin-v2-b"], capsys)
+    assert "python -m weights_convert fetch satlas-swin-v2-b-mi-ms" in message
+    message = _fails(train.main, [*wanted, *named], capsys)
+    assert "holds weights of swin-v2-b, not resnet50: give --architecture swin-v2-b" in message
+
+
+@pytest.mark.usefixtures("run")
+def test_published_weights_come_from_the_cache(arguments, tmp_path, capsys, monkeypatch):
+    """The command gets past them, to the settings of the run that is there."""
+    monkeypatch.setenv("JAXCROP_CACHE", str(tmp_path))
+    weights = arguments[arguments.index("--weights") + 1]
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "satlas-resnet50-si-ms").symlink_to(weights)
+    for name in ("published", "satlas-resnet50-si-ms"):
+        message = _fails(train.main, [*arguments, "--weights", name], capsys)
+        assert f"holds a run with weights {weights}, not {name}" in message
 
 
 def test_bad_input_is_refused_in_one_sentence(run, arguments, tmp_path, capsys):
@@ -156,6 +180,8 @@ def test_bad_input_is_refused_in_one_sentence(run, arguments, tmp_path, capsys):
     assert "--steps must be at least 1" in _fails(train.main, [*arguments, "--steps", 0], capsys)
     imagenet = [*arguments, "--backbone", "imagenet"]
     assert "holds weights of satlas, not imagenet" in _fails(train.main, imagenet, capsys)
+    other = [*arguments, "--architecture", "resnet18"]
+    assert "holds weights of resnet50, not resnet18" in _fails(train.main, other, capsys)
     asia = [*arguments, "--region", "asia"]
     assert "lacks: choose africa" in _fails(train.main, asia, capsys)
     odd = [*arguments, "--batch-size", 3, "--run-dir", tmp_path / "odd"]
@@ -175,13 +201,19 @@ def test_a_checkpoint_of_another_architecture_is_refused(run, tmp_path, capsys):
     copy.mkdir()
     config = yaml.safe_load((run / "config.yaml").read_text())
     (copy / "checkpoints").symlink_to(run / "checkpoints")
-    model = config["model"]
-    model["bands"], model["divisor"] = model["bands"][:4], model["divisor"][:4]
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "another architecture" in _fails(evaluate.main, [copy], capsys)
-    model["architecture"] = "resnet18-unet"
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "architecture resnet18-unet" in _fails(evaluate.main, [copy], capsys)
+    settings = config["config"]
+    for part, another, unknown in (
+        ("architecture", "resnet18", "resnet1001"),
+        ("decoder", "linear", "circular"),
+    ):
+        trained = settings[part]
+        settings[part] = another
+        (copy / "config.yaml").write_text(yaml.safe_dump(config))
+        assert "another architecture" in _fails(evaluate.main, [copy], capsys)
+        settings[part] = unknown
+        (copy / "config.yaml").write_text(yaml.safe_dump(config))
+        assert f"names the {part} {unknown}" in _fails(evaluate.main, [copy], capsys)
+        settings[part] = trained
     (copy / "config.yaml").write_text("config: {")
     assert "is damaged" in _fails(evaluate.main, [copy], capsys)
 

@@ -4,7 +4,8 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from weights_convert.malformed import MalformedError
+from jaxcrop.errors import MalformedError
+from jaxcrop.weights.safetensors import release
 
 _END = struct.Struct("<4s4H2LH")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
@@ -46,6 +47,9 @@ class Archive:
             if name in self._entries:
                 raise MalformedError(f"its archive holds two entries named {name}")
             self._entries[name] = entry
+        # Else a file of many entries over the same bytes would take hours to check.
+        if sum(entry.size for entry in self._entries.values() if entry.stored) > len(buffer):
+            raise MalformedError("the entries of its archive overlap")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,6 +81,7 @@ class Archive:
         # PyTorch may be told to skip the checksums, and then writes zeros.
         if entry.crc not in (0, zlib.crc32(view)):
             raise MalformedError(f"the checksum of its entry {name} does not match")
+        release(view)
         return view
 
 

@@ -1,6 +1,10 @@
 """PyTorch checkpoint to converted weights: every tensor used or named, every parameter filled."""
 
 import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes
@@ -9,90 +13,155 @@ import numpy as np
 from jaxcrop import __version__
 from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.errors import InputError
-from jaxcrop.weights.catalogue import file_input
 from jaxcrop.weights.converted import (
+    POSITIONS,
     mismatch,
-    part_of,
     refuse_existing,
     save_converted,
     state_variables,
-    unflatten,
 )
-from weights_convert.names import model_tensors, recognise, tensors_by_name
+from jaxcrop.weights.safetensors import Spec, release
+from weights_convert.layouts import Recognised, model_state, tensors_by_name
+from weights_convert.names import Tensors
 from weights_convert.reader import read_checkpoint
 
+_FINAL_NORM = {"backbone.norm.scale": 1.0, "backbone.norm.bias": 0.0}
+_FLOAT32 = np.dtype(np.float32)
 
-def convert(source: str | Path, destination: str | Path, family: str | None = None) -> dict:
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a checkpoint becomes: its manifest, and views of its tensors under our paths and axes.
+
+    The views keep the file's types; `float32` gives what is written.
+    """
+
+    source: Path
+    manifest: dict
+    tensors: Tensors
+
+    def float32(self, name: str) -> np.ndarray:
+        """A tensor as it is written. Raises InputError where a value is not finite in float32."""
+        view = self.tensors[name]
+        if view.dtype.kind != "f" and view.dtype != ml_dtypes.bfloat16:
+            raise InputError(f"{self.source} stores {name} as {view.dtype}, not as floating point")
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(view, dtype=np.float32)
+        release(view)
+        if not np.isfinite(array).all():
+            raise InputError(f"{self.source} holds values in {name} that are not finite in float32")
+        return array
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """Every tensor in turn as it is written, the next few prepared beside the present one."""
+        ahead = 2
+        names = list(self.tensors)
+        with ThreadPoolExecutor(ahead) as pool:
+            waiting = [pool.submit(self.float32, name) for name in names[:ahead]]
+            for name in [*names[ahead:], *[None] * min(ahead, len(names))]:
+                array = waiting.pop(0).result()
+                if name is not None:
+                    waiting.append(pool.submit(self.float32, name))
+                yield array
+
+
+def convert(source: str | Path, destination: str | Path, like: str | None = None) -> dict:
     """Convert the checkpoint `source` to the new folder `destination`; returns the manifest.
 
-    `family` (ssl4eo, satlas, imagenet) decides where the file itself cannot tell. Raises
+    `like`, the name of a published set, says what the file is like where it cannot tell. Raises
     InputError, and leaves no folder behind, where a tensor is unknown, a parameter of the model
     is missing or of another shape, a value is not finite, or `destination` exists.
     """
     source, destination = Path(source), Path(destination)
     refuse_existing(destination)
-    manifest, params = convert_in_memory(source, family)
-    save_converted(destination, manifest, unflatten(params))
-    return manifest
+    conversion = plan(source, like)
+    specs = {name: Spec(_FLOAT32, view.shape) for name, view in conversion.tensors.items()}
+    save_converted(destination, conversion.manifest, specs, conversion.arrays())
+    return conversion.manifest
 
 
-def convert_in_memory(
-    source: Path, family: str | None = None
-) -> tuple[dict, dict[str, np.ndarray]]:
-    """The manifest and the float32 state, by path, that `convert` writes."""
-    tensors = tensors_by_name(read_checkpoint(source))
-    sha256 = _sha256(source)
-    recognised = recognise(tensors, source.name, sha256, family)
-    views, dropped = model_tensors(tensors, recognised, source.name)
+def plan(source: Path, like: str | None = None) -> Conversion:
+    """What `convert` writes, before it is written. Raises InputError as `convert` does."""
+    with ThreadPoolExecutor(1) as pool:  # the hash is taken while the file is read and checked
+        sha256 = pool.submit(_sha256, source)
+        tensors = tensors_by_name(read_checkpoint(source))
+    recognised, ours, dropped = model_state(tensors, source.name, sha256.result(), like)
+    expected = _expected_shapes(recognised, ours)
+    filled = {}
+    if recognised.grammar.kind == "vit":
+        for name, value in _FINAL_NORM.items():
+            if name not in ours:
+                ours[name] = np.full(expected[name], value, np.float32)
+                filled[name] = f"{value:g}, as a fresh model has it: the file has no final norm"
     difference = mismatch(
-        _shapes(recognised.layout.architecture, recognised.in_channels),
-        {name: view.shape for name, view in views.items()},
+        expected,
+        {name: view.shape for name, view in ours.items() if not name.startswith("classifier.")},
     )
     if difference:
         raise InputError(
-            f"{source} does not fill jaxcrop's {recognised.layout.architecture}: "
+            f"{source} does not fill jaxcrop's {recognised.architecture}: "
             f"in our names, it {difference}"
         )
-    params = {name: _as_float32(view, name, source) for name, view in views.items()}
-    layout, published = recognised.layout, recognised.published
-    bands = file_input(layout.family, recognised.in_channels)
-    manifest = {
-        "source": source.name,
-        "sha256": sha256,
-        "family": layout.family,
-        "layout": layout.name,
-        "architecture": layout.architecture,
-        "in_channels": recognised.in_channels,
-        "bands": list(bands.bands),
-        "divisor": list(bands.divisor),
-        "clip": bands.clip,
-        "licence": layout.licence if published is None else published.licence,
-        "dropped": dropped,
-        "jaxcrop_version": __version__,
-    }
-    return manifest, params
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _shapes(architecture: str, in_channels: int) -> dict[str, tuple[int, ...]]:
-    """The shapes that our module of the architecture has, by path."""
-    from jaxcrop.models.segmenter import (  # noqa: PLC0415 - `--help` need not wait for JAX
-        abstract_resnet50_unet,
+    return Conversion(
+        source, _manifest(recognised, source.name, sha256.result(), dropped, filled), ours
     )
 
-    module = part_of(abstract_resnet50_unet(in_channels, NUM_CLASSES), architecture)
-    return {name: variable.shape for name, variable in state_variables(module).items()}
+
+def _manifest(
+    recognised: Recognised,
+    source: str,
+    sha256: str,
+    dropped: dict[str, str],
+    filled: dict[str, str],
+) -> dict:
+    entry = recognised.entry
+    bands = entry.band_input
+    return {
+        "source": source,
+        "sha256": sha256,
+        "like": entry.name,
+        "published": recognised.exact,
+        "family": entry.family,
+        "layout": recognised.layout,
+        "architecture": recognised.architecture,
+        "decoder": recognised.wrapper.decoder,
+        "in_channels": recognised.in_channels,
+        "bands": list(bands.bands),
+        "offset": list(bands.offset),
+        "divisor": list(bands.divisor),
+        "clip": bands.clip,
+        "licence": entry.licence,
+        "dropped": dropped,
+        "filled": filled,
+        "jaxcrop_version": __version__,
+    }
 
 
-def _as_float32(view: np.ndarray, name: str, source: Path) -> np.ndarray:
-    if view.dtype.kind != "f" and view.dtype != ml_dtypes.bfloat16:
-        raise InputError(f"{source} stores {name} as {view.dtype}, not as floating point")
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(view, dtype=np.float32)
-    if not np.isfinite(array).all():
-        raise InputError(f"{source} holds values in {name} that are not finite in float32")
-    return array
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # which reading the file reports
+        return None
+
+
+def _expected_shapes(recognised: Recognised, ours: Tensors) -> Mapping[str, tuple[int, ...]]:
+    """The shapes that our modules have for what the file should hold, by path."""
+    from jaxcrop.models.segmenter import abstract_segmenter  # noqa: PLC0415 - JAX takes a second
+
+    decoder = recognised.wrapper.decoder
+    model = abstract_segmenter(
+        recognised.architecture, decoder or "linear", recognised.in_channels, NUM_CLASSES
+    )
+    parts = ["backbone.", *(part.target for part in recognised.wrapper.parts)]
+    expected = {
+        name: variable.shape
+        for name, variable in state_variables(model).items()
+        if name.startswith(tuple(parts))
+    }
+    if POSITIONS in ours and POSITIONS in expected:
+        # The embedding of any square grid is taken as it is, and resized where it is used.
+        tokens = ours[POSITIONS].shape[1] if ours[POSITIONS].ndim == 3 else 0
+        if tokens > 1 and math.isqrt(tokens - 1) ** 2 == tokens - 1:
+            expected[POSITIONS] = (1, tokens, expected[POSITIONS][2])
+    return expected

@@ -1,29 +1,28 @@
-"""Which published layout a file has, and what its names are called in our modules.
+"""What PyTorch's libraries call the parameters of a model, and what we call them.
 
-A layout is a row of `LAYOUTS`, a name rule a row of a table such as `RESNET`: templates on both
-sides, so that the rules can be read in either direction.
+A rule is a row of a table such as `RESNET`: a template on either side, so that the tables are read
+in both directions. A grammar is the tables of one library's model, with what besides renaming it
+takes to get from its state dict to ours and back.
 """
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxcrop.errors import InputError
-from jaxcrop.weights.catalogue import CATALOGUE, PublishedWeights
-from jaxcrop.weights.converted import shorten
 
-_MAX_VALUES = 1_000_000
+Tensors = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Rule:
     """A PyTorch name and our path for it; `axes` turn the array from PyTorch's order to ours.
 
-    Braces hold the parts that both sides share, described in `_PARTS`.
+    Braces hold the parts that both sides share, described in `_PIECES`.
     """
 
     source: str
@@ -31,61 +30,133 @@ class Rule:
     axes: tuple[int, ...] | None = None
 
 
-_PARTS = {"block": r"(?:layer[1-4]\.\d+\.)?", "n": "[1-3]", "level": "[0-4]"}
+_PIECES = {"block": r"(?:layer[1-4]\.\d+\.)?", "n": "[1-3]", "i": r"\d+", "s": "[0-3]"}
 _OIHW_TO_HWIO = (2, 3, 1, 0)
+_IOHW_TO_HWIO = (2, 3, 0, 1)
 
 
-def _convolution(source: str, target: str) -> Rule:
-    return Rule(f"{source}.weight", f"{target}.kernel", _OIHW_TO_HWIO)
+def _kernel(source: str, target: str, axes: tuple[int, ...] = _OIHW_TO_HWIO) -> Rule:
+    return Rule(f"{source}.weight", f"{target}.kernel", axes)
+
+
+def _with_bias(kernel: Rule) -> tuple[Rule, Rule]:
+    source, target = kernel.source.removesuffix("weight"), kernel.target.removesuffix("kernel")
+    return kernel, Rule(f"{source}bias", f"{target}bias")
+
+
+def _convolution(source: str, target: str) -> tuple[Rule, Rule]:
+    return _with_bias(_kernel(source, target))
+
+
+def _linear(source: str, target: str) -> tuple[Rule, Rule]:
+    return _with_bias(_kernel(source, target, (1, 0)))
+
+
+def _norm(source: str, target: str) -> tuple[Rule, Rule]:
+    return Rule(f"{source}.weight", f"{target}.scale"), Rule(f"{source}.bias", f"{target}.bias")
 
 
 def _batch_norm(source: str, target: str) -> tuple[Rule, ...]:
-    names = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-    return tuple(Rule(f"{source}.{theirs}", f"{target}.{ours}") for theirs, ours in names.items())
+    statistics = {"running_mean": "mean", "running_var": "var"}
+    return _norm(source, target) + tuple(
+        Rule(f"{source}.{theirs}", f"{target}.{ours}") for theirs, ours in statistics.items()
+    )
 
 
 RESNET = (
-    _convolution("{block}conv{n}", "{block}conv{n}"),
+    _kernel("{block}conv{n}", "{block}conv{n}"),
     *_batch_norm("{block}bn{n}", "{block}bn{n}"),
-    _convolution("{block}downsample.0", "{block}downsample.conv"),
+    _kernel("{block}downsample.0", "{block}downsample.conv"),
     *_batch_norm("{block}downsample.1", "{block}downsample.bn"),
 )
 """timm's and torchvision's ResNets, whose names agree (weights_spec 5.1)."""
 
-UNET = tuple(
-    rule
-    for layer in (
-        (_convolution("blocks.{level}.conv{n}.0", "blocks.{level}.conv{n}.conv"),),
-        _batch_norm("blocks.{level}.conv{n}.1", "blocks.{level}.conv{n}.bn"),
-    )
-    for rule in layer
+TIMM_VIT = (
+    Rule("cls_token", "cls_token"),
+    Rule("pos_embed", "pos_embed"),
+    *_convolution("patch_embed.proj", "patch_embed"),
+    *_norm("blocks.{i}.norm{n}", "blocks.{i}.norm{n}"),
+    *_linear("blocks.{i}.attn.qkv", "blocks.{i}.attn.qkv"),
+    *_linear("blocks.{i}.attn.proj", "blocks.{i}.attn.proj"),
+    *_linear("blocks.{i}.mlp.fc{n}", "blocks.{i}.mlp.fc{n}"),
+    Rule("blocks.{i}.ls{n}.gamma", "blocks.{i}.ls{n}.gamma"),
+    *_norm("norm", "norm"),
 )
-HEAD = (_convolution("0", "head"), Rule("0.bias", "head.bias"))
+"""timm's vision transformers (weights_spec 5.2)."""
+
+_ENCODER = "encoder.layers.encoder_layer_{i}"
+TORCHVISION_VIT = (
+    Rule("class_token", "cls_token"),
+    Rule("encoder.pos_embedding", "pos_embed"),
+    *_convolution("conv_proj", "patch_embed"),
+    *_norm(f"{_ENCODER}.ln_{{n}}", "blocks.{i}.norm{n}"),
+    Rule(f"{_ENCODER}.self_attention.in_proj_weight", "blocks.{i}.attn.qkv.kernel", (1, 0)),
+    Rule(f"{_ENCODER}.self_attention.in_proj_bias", "blocks.{i}.attn.qkv.bias"),
+    *_linear(f"{_ENCODER}.self_attention.out_proj", "blocks.{i}.attn.proj"),
+    *_linear(f"{_ENCODER}.mlp.0", "blocks.{i}.mlp.fc1"),
+    *_linear(f"{_ENCODER}.mlp.3", "blocks.{i}.mlp.fc2"),
+    *_norm("encoder.ln", "norm"),
+)
+"""torchvision's vision transformers, whose attention is `torch.nn.MultiheadAttention`."""
+
+
+def _swin_block(source: str, target: str, mlp: tuple[str, str]) -> tuple[Rule, ...]:
+    return (
+        *_norm(f"{source}.norm{{n}}", f"{target}.norm{{n}}"),
+        Rule(f"{source}.attn.logit_scale", f"{target}.attn.logit_scale"),
+        *_linear(f"{source}.attn.qkv", f"{target}.attn.qkv"),
+        *_linear(f"{source}.attn.proj", f"{target}.attn.proj"),
+        *_linear(f"{source}.attn.cpb_mlp.0", f"{target}.attn.cpb_mlp.fc1"),
+        _kernel(f"{source}.attn.cpb_mlp.2", f"{target}.attn.cpb_mlp.fc2", (1, 0)),
+        *_linear(f"{source}.mlp.{mlp[0]}", f"{target}.mlp.fc1"),
+        *_linear(f"{source}.mlp.{mlp[1]}", f"{target}.mlp.fc2"),
+    )
+
+
+def _swin_merge(source: str, target: str) -> tuple[Rule, ...]:
+    return _kernel(f"{source}.reduction", f"{target}.reduction", (1, 0)), *_norm(
+        f"{source}.norm", f"{target}.norm"
+    )
+
+
+TORCHVISION_SWIN = (
+    *_convolution("features.0.0", "patch_embed"),
+    *_norm("features.0.2", "patch_norm"),
+    *(
+        rule
+        for stage in range(4)
+        for rule in _swin_block(
+            f"features.{2 * stage + 1}.{{i}}", f"stages.{stage}.{{i}}", ("0", "3")
+        )
+    ),
+    *(rule for k in range(3) for rule in _swin_merge(f"features.{2 * k + 2}", f"merges.{k}")),
+)
+"""torchvision's Swin-v2, of which `features` alternates stages and mergings (weights_spec 5.3)."""
+
+TIMM_SWIN = (
+    *_convolution("patch_embed.proj", "patch_embed"),
+    *_norm("patch_embed.norm", "patch_norm"),
+    *_swin_block("layers.{s}.blocks.{i}", "stages.{s}.{i}", ("fc1", "fc2")),
+    *(rule for k in range(3) for rule in _swin_merge(f"layers.{k + 1}.downsample", f"merges.{k}")),
+)
+"""timm's Swin-v2, whose mergings begin the stages 1 to 3 (weights_spec 4)."""
+
+UNET = (
+    _kernel("blocks.{i}.conv{n}.0", "blocks.{i}.conv{n}.conv"),
+    *_batch_norm("blocks.{i}.conv{n}.1", "blocks.{i}.conv{n}.bn"),
+)
+UNET_HEAD = _convolution("0", "head")
 """The decoder and the head of `segmentation_models_pytorch.Unet` (weights_spec 5.5)."""
 
-# What a backbone or a checkpoint holds besides the backbone's parameters: pattern and reason.
-_IN_MODEL = (
-    (r"(.+\.)?num_batches_tracked", "a counter that Flax's batch statistics do not have"),
-    (r"fc\..+", "the classifier or projector on top, not used for dense prediction"),
+FPN = (
+    *_convolution("inner_blocks.{i}.0", "inner.{i}"),
+    *_convolution("layer_blocks.{i}.0", "layer.{i}"),
 )
-_TRAINING = (
-    (r"optimizer\..+", "state of the optimiser"),
-    (r"(fp16_)?scaler\..+", "state of the loss scaler"),
+UPSAMPLE = (
+    *_convolution("{i}.0", "{i}.conv"),
+    *_with_bias(_kernel("{i}.2", "{i}.transpose", _IOHW_TO_HWIO)),
 )
-_MOCO = (
-    (r"state_dict\.module\.encoder_k\..+", "the momentum encoder of the pretraining"),
-    (r"state_dict\.module\.queue(_ptr)?", "the queue of the contrastive pretraining"),
-)
-_DINO = (
-    (r"student\..+", "the student of the pretraining, whose teacher is used"),
-    (r"teacher\.(module\.)?head\..+", "the projection head of the pretraining"),
-    (r"dino_loss\..+", "state of the pretraining loss"),
-)
-_SATLAS = (
-    (r"intermediates\.0\.fpn\..+", "the feature pyramid network, not part of the backbone"),
-    (r"intermediates\.1\..+", "the upsampling layers, not part of the backbone"),
-    (r"heads\..+", "a task head of the pretraining"),
-)
+"""SatlasPretrain's feature pyramid and upsampling layers (weights_spec 5.4)."""
 
 
 class Part(NamedTuple):
@@ -96,271 +167,232 @@ class Part(NamedTuple):
     rules: tuple[Rule, ...]
 
 
-_BACKBONE = (Part("", "", RESNET),)
-_SEGMENTER = (
-    Part("encoder.", "backbone.", RESNET),
-    Part("decoder.", "decoder.", UNET),
-    Part("segmentation_head.", "decoder.", HEAD),
-)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way in which a family's files are laid out.
-
-    `prefix` (a pattern) stands before the model's names, once nested dictionaries are joined with
-    dots; `dropped` says which entries elsewhere are known and why they are not used. `parts` are
-    the modules of the model, the backbone first, and `architecture` what they make up.
-    """
-
-    name: str
-    family: str
-    prefix: str
-    in_channels: tuple[int, ...]
-    licence: str
-    dropped: tuple[tuple[str, str], ...] = ()
-    architecture: str = "resnet50"
-    parts: tuple[Part, ...] = _BACKBONE
-
-    @property
-    def stem(self) -> str:
-        """Name of the backbone's first convolution behind the prefix."""
-        return f"{self.parts[0].source}conv1.weight"
-
-
-_FLAT = r"((state_dict|model)\.)?(module\.)?"
-
-LAYOUTS = (
-    Layout("torchgeo-ssl4eo-resnet50", "ssl4eo", _FLAT, (13, 3), "CC-BY-4.0", _TRAINING),
-    Layout(
-        "ssl4eo-moco-resnet50",
-        "ssl4eo",
-        r"state_dict\.module\.encoder_q\.",
-        (13, 3),
-        "CC-BY-4.0",
-        _TRAINING + _MOCO,
-    ),
-    Layout(
-        "ssl4eo-dino-resnet50",
-        "ssl4eo",
-        r"teacher\.(module\.)?backbone\.",
-        (13, 3),
-        "CC-BY-4.0",
-        _TRAINING + _DINO,
-    ),
-    Layout("torchgeo-satlas-resnet50", "satlas", _FLAT, (9, 3), "ODC-BY", _TRAINING),
-    Layout(
-        "satlaspretrain-resnet50",
-        "satlas",
-        r"(backbone\.){1,2}resnet\.",
-        (9, 3),
-        "ODC-BY",
-        _SATLAS,
-    ),
-    # torchvision and timm write the same names, so the file cannot tell which of them it is from.
-    Layout(
-        "torchvision-or-timm-resnet50",
-        "imagenet",
-        _FLAT,
-        (3,),
-        "BSD-3-Clause (torchvision) or Apache-2.0 (timm)",
-        _TRAINING,
-    ),
-    # A model that somebody trained with segmentation_models_pytorch on a family's backbone.
-    *(
-        Layout(
-            "smp-unet-resnet50",
-            family,
-            r"((state_dict|model)\.)*(module\.)?",
-            in_channels,
-            "that of whoever trained the model",
-            _TRAINING,
-            "resnet50-unet",
-            _SEGMENTER,
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
+    """The regular expression of a template, its braces as named groups."""
+    pieces = re.split(r"\{(\w+)\}", template)
+    return re.compile(
+        "".join(
+            f"(?P<{piece}>{_PIECES[piece]})" if index % 2 else re.escape(piece)
+            for index, piece in enumerate(pieces)
         )
-        for family, in_channels in (("ssl4eo", (13,)), ("satlas", (9,)), ("imagenet", (13, 3)))
-    ),
-)
-
-# Other architectures, to be called by name: a name they have, one they lack, and what they are.
-_FOREIGN = (
-    (r"layer1\.0\.conv2\.weight", r"conv3\.weight", "a ResNet-18 or ResNet-34"),
-    (r"layer3\.6\.conv1\.weight", None, "a ResNet-101 or ResNet-152"),
-    (r"relative_position_index|relative_coords_table|logit_scale", None, "a Swin transformer"),
-    (
-        r"(cls_token|class_token|blocks\.0\.attn\.qkv\.weight|patch_embed\..+)",
-        None,
-        "a vision transformer",
-    ),
-)
-_IMAGENET_CLASSIFIER = (1000, 2048)
-
-
-class Recognised(NamedTuple):
-    """The layout of a file, the prefix it uses, its channels and, if known, the published set."""
-
-    layout: Layout
-    prefix: str
-    in_channels: int
-    published: PublishedWeights | None
-
-
-def tensors_by_name(checkpoint: dict) -> dict[str, np.ndarray]:
-    """Every tensor of a checkpoint, by the keys and indices that lead to it joined with dots.
-
-    Raises InputError where two tensors come to the same name.
-    """
-    tensors: dict[str, np.ndarray] = {}
-    for count, (name, value) in enumerate(_walk("", checkpoint)):
-        if count > _MAX_VALUES:
-            raise InputError(f"the checkpoint refers to more than {_MAX_VALUES} values")
-        if isinstance(value, np.ndarray):
-            if name in tensors:
-                raise InputError(f"the checkpoint holds two tensors that come to the name {name}")
-            tensors[name] = value
-    return tensors
-
-
-def _walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    yield name, value
-    children = ()
-    if isinstance(value, dict):
-        children = value.items()
-    elif isinstance(value, list | tuple):
-        children = enumerate(value)
-    for key, child in children:
-        yield from _walk(f"{name}.{key}" if name else str(key), child)
-
-
-def recognise(
-    tensors: dict[str, np.ndarray], source: str, sha256: str, family: str | None = None
-) -> Recognised:
-    """Find the layout of a file named `source` from its tensors.
-
-    A three-channel file of plain names may be of any family: then the catalogue decides, by the
-    file's SHA-256 or the hash in its name, or an ImageNet classifier does. Raises InputError for
-    an unknown layout, another architecture, or a family that stays open without `family`.
-    """
-    layouts = [layout for layout in LAYOUTS if family in (None, layout.family)]
-    if not layouts:
-        families = sorted({layout.family for layout in LAYOUTS})
-        raise InputError(f"unknown family {family}: choose {', '.join(families)}")
-    _refuse_foreign(tensors, source)
-    found = [(layout, prefix) for layout in layouts for prefix in _prefixes(layout, tensors)]
-    if not found:
-        raise InputError(
-            f"{source} has none of the known layouts ({', '.join(row.name for row in layouts)}): "
-            f"it holds {shorten(list(tensors)) or 'no tensors'}"
-        )
-    stems = [prefix + layout.stem for layout, prefix in found]
-    channels = {stem: _stem_channels(tensors[stem], stem, source) for stem in stems}
-    fitting = [
-        row for row, stem in zip(found, stems, strict=True) if channels[stem] in row[0].in_channels
-    ]
-    if not fitting:
-        raise InputError(
-            f"the stem of {source} takes {sorted(set(channels.values()))[0]} channels, unlike any "
-            f"file of {' or '.join(sorted({layout.family for layout, _ in found}))}"
-        )
-    published = _published(source, sha256)
-    if len(fitting) > 1 and published is not None:
-        fitting = [row for row in fitting if row[0].family == published.family]
-    elif len(fitting) > 1:
-        fitting = [row for row in fitting if _has_imagenet_classifier(tensors, *row)] or fitting
-    if len(fitting) != 1:
-        families = sorted({layout.family for layout, _ in fitting or found})
-        raise InputError(
-            f"{source} may be of {' or '.join(families)}, whose files look the same: "
-            "say which with --family"
-        )
-    layout, prefix = fitting[0]
-    if published is not None and published.family != layout.family:
-        published = None
-    return Recognised(layout, prefix, channels[prefix + layout.stem], published)
-
-
-def _refuse_foreign(tensors: dict[str, np.ndarray], source: str):
-    for present, absent, description in _FOREIGN:
-        has = any(re.search(rf"(^|\.)({present})$", name) for name in tensors)
-        if has and not any(absent and re.search(rf"\.{absent}$", name) for name in tensors):
-            raise InputError(f"{source} holds {description}, not a ResNet-50")
-
-
-def _prefixes(layout: Layout, tensors: dict[str, np.ndarray]) -> list[str]:
-    stems = (name for name in tensors if name.endswith(layout.stem))
-    prefixes = (name.removesuffix(layout.stem) for name in stems)
-    return [prefix for prefix in prefixes if re.fullmatch(layout.prefix, prefix)]
-
-
-def _stem_channels(stem: np.ndarray, name: str, source: str) -> int:
-    if stem.ndim != 4:
-        raise InputError(f"{name} of {source} is no 2-D convolution: its shape is {stem.shape}")
-    return stem.shape[1]
-
-
-def _published(source: str, sha256: str) -> PublishedWeights | None:
-    by_content = [entry for entry in CATALOGUE.values() if sha256.startswith(entry.sha256)]
-    by_name = [entry for entry in CATALOGUE.values() if entry.sha256 in source]
-    return next(iter(by_content + by_name), None)
-
-
-def _has_imagenet_classifier(tensors: dict[str, np.ndarray], layout: Layout, prefix: str) -> bool:
-    classifier = tensors.get(f"{prefix}fc.weight")
-    return (
-        layout.family == "imagenet"
-        and classifier is not None
-        and classifier.shape == _IMAGENET_CLASSIFIER
     )
 
 
-def model_tensors(
-    tensors: dict[str, np.ndarray], recognised: Recognised, source: str
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The model's tensors under our paths and axes, and the reason for each name left out.
-
-    The arrays are views. Raises InputError listing the names that no rule of the layout explains.
-    """
-    layout, prefix, *_ = recognised
-    used, dropped, unknown = {}, {}, []
-    for name, tensor in tensors.items():
-        inside = name.startswith(prefix)
-        target = _target(layout, name.removeprefix(prefix), tensor) if inside else None
-        reason = _reason(name.removeprefix(prefix), _IN_MODEL) if inside else None
-        reason = reason or _reason(name, layout.dropped)
-        if target is not None:
-            path, used[path] = target[0], target[1]
-        elif reason is not None:
-            dropped[name] = reason
-        else:
-            unknown.append(name)
-    if unknown:
-        raise InputError(
-            f"{source} holds entries that the layout {layout.name} does not know: "
-            f"{shorten(unknown)}"
-        )
-    return used, dropped
-
-
-def _target(layout: Layout, name: str, tensor: np.ndarray) -> tuple[str, np.ndarray] | None:
-    for part in layout.parts:
-        for rule in part.rules:
-            if match := re.fullmatch(_pattern(part.source, rule.source), name):
+def to_ours(parts: Iterable[Part], name: str, tensor: np.ndarray) -> tuple[str, np.ndarray] | None:
+    """Our path and axes for a tensor of a file, as a view; None where no rule fits its name."""
+    for part in parts:
+        for rule in part.rules if name.startswith(part.source) else ():
+            if match := _pattern(rule.source).fullmatch(name, len(part.source)):
+                # A tensor of other dimensions keeps its own: its shape is then refused by name.
                 turn = rule.axes is not None and len(rule.axes) == tensor.ndim
-                return part.target + rule.target.format(**match.groupdict()), (
-                    tensor.transpose(rule.axes) if turn else tensor
-                )
+                path = part.target + rule.target.format(**match.groupdict())
+                return path, tensor.transpose(rule.axes) if turn else tensor
     return None
 
 
-@functools.cache
-def _pattern(prefix: str, template: str) -> str:
-    """The regular expression of a template behind `prefix`, its braces as named groups."""
-    pieces = re.split(r"\{(\w+)\}", template)
-    return re.escape(prefix) + "".join(
-        f"(?P<{piece}>{_PARTS[piece]})" if index % 2 else re.escape(piece)
-        for index, piece in enumerate(pieces)
+def to_theirs(parts: Iterable[Part], path: str, array: np.ndarray) -> tuple[str, np.ndarray] | None:
+    """The inverse of `to_ours`."""
+    for part in parts:
+        for rule in part.rules if path.startswith(part.target) else ():
+            if match := _pattern(rule.target).fullmatch(path, len(part.target)):
+                name = part.source + rule.source.format(**match.groupdict())
+                return name, array if rule.axes is None else array.transpose(np.argsort(rule.axes))
+    return None
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The state dict of one library's model.
+
+    `signature` is a name that only this grammar has, `stem` the first convolution. `parts` are the
+    backbone and the classifier (our paths `backbone.` and `classifier.`, which no module of ours
+    has: it is kept for the way back). `unpack` takes what renaming cannot express out of a state
+    dict, giving the reasons for entries that it leaves out; `pack` puts it in again. `always` names
+    those of `classifier` that the library's model cannot do without.
+    """
+
+    name: str
+    signature: str
+    stem: str
+    parts: tuple[Part, ...]
+    unpack: Callable[[Tensors], tuple[Tensors, dict[str, str]]]
+    pack: Callable[[Tensors], Tensors]
+    always: tuple[Rule, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """resnet, vit or swin."""
+        return self.name.rpartition("-")[2]
+
+
+def _parts(backbone: tuple[Rule, ...], classifier: tuple[Rule, ...]) -> tuple[Part, ...]:
+    return Part("", "backbone.", backbone), Part("", "classifier.", classifier)
+
+
+_COUNTER = "num_batches_tracked"
+
+
+def _drop_counters(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
+    counters = [name for name in tensors if name.endswith(_COUNTER)]
+    kept = {name: tensor for name, tensor in tensors.items() if name not in set(counters)}
+    return kept, dict.fromkeys(counters, "a counter that Flax's batch statistics do not have")
+
+
+def add_counters(tensors: Tensors) -> Tensors:
+    """A state dict with PyTorch's counter of batches (0) behind every batch normalisation."""
+    counted = {}
+    for name, tensor in tensors.items():
+        counted[name] = tensor
+        if name.endswith("running_var"):
+            counted[name.removesuffix("running_var") + _COUNTER] = np.zeros((), np.int64)
+    return counted
+
+
+def _nothing_dropped(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
+    return tensors, {}
+
+
+def _nothing_added(tensors: Tensors) -> Tensors:
+    return tensors
+
+
+def _rename_linear(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
+    """Torchvision's older names of an MLP's layers as its newer ones."""
+    newer = {".mlp.linear_1.": ".mlp.0.", ".mlp.linear_2.": ".mlp.3."}
+    renamed = {}
+    for name, tensor in tensors.items():
+        for old, new in newer.items():
+            name = name.replace(old, new)  # noqa: PLW2901
+        renamed[name] = tensor
+    return renamed, {}
+
+
+_TABLES = {
+    "relative_coords_table": "a constant that our module computes, found equal",
+    "relative_position_index": "a constant that our module computes, found equal",
+}
+
+
+def _swin_tables() -> Tensors:
+    from jaxcrop.models.swin import (  # noqa: PLC0415 - `--help` need not wait for JAX
+        relative_coords_table,
+        relative_position_index,
     )
 
+    return {
+        "relative_coords_table": relative_coords_table(),
+        "relative_position_index": relative_position_index(),
+    }
 
-def _reason(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
-    return next((reason for pattern, reason in table if re.fullmatch(pattern, name)), None)
+
+def _check_tables(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
+    """Take torchvision's two constants out, which must be those that our module computes."""
+    kept, dropped, tables = {}, {}, _swin_tables()
+    for name, tensor in tensors.items():
+        table = name.rpartition(".")[2]
+        if table not in _TABLES:
+            kept[name] = tensor
+            continue
+        if tensor.shape != tables[table].shape or not np.allclose(tensor, tables[table], atol=1e-6):
+            raise InputError(
+                f"{name} is not that of a window of 8 x 8 without rescaling, which alone is known"
+            )
+        dropped[name] = _TABLES[table]
+    return kept, dropped
+
+
+def _add_tables(tensors: Tensors) -> Tensors:
+    complete, tables = {}, _swin_tables()
+    for name, tensor in tensors.items():
+        complete[name] = tensor
+        if name.endswith(".logit_scale"):
+            prefix = name.removesuffix("logit_scale")
+            complete |= {prefix + table: value for table, value in tables.items()}
+    return complete
+
+
+def _join_biases(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
+    """Timm's biases of queries and values as one, where that of keys is zero as it is computed."""
+    joined = {}
+    for name, tensor in tensors.items():
+        attention, _, bias = name.rpartition(".")
+        if bias == "q_bias" and f"{attention}.v_bias" in tensors:
+            value = tensors[f"{attention}.v_bias"]
+            joined[f"{attention}.qkv.bias"] = np.concatenate([tensor, np.zeros_like(tensor), value])
+        elif bias != "v_bias" or f"{attention}.q_bias" not in tensors:
+            joined[name] = tensor
+    return joined, {}
+
+
+def _split_biases(tensors: Tensors) -> Tensors:
+    split = {}
+    for name, tensor in tensors.items():
+        if name.endswith(".attn.qkv.bias"):
+            query, _, value = np.split(tensor, 3)
+            attention = name.removesuffix("qkv.bias")
+            split |= {f"{attention}q_bias": query, f"{attention}v_bias": value}
+        else:
+            split[name] = tensor
+    return split
+
+
+_FC, _HEAD = _linear("fc", "head"), _linear("head", "head")
+GRAMMARS = {
+    grammar.name: grammar
+    for grammar in (
+        Grammar(
+            "timm-resnet",
+            signature="layer1.0.conv1.weight",
+            stem="conv1.weight",
+            parts=_parts(RESNET, _FC),
+            unpack=_drop_counters,
+            pack=add_counters,
+        ),
+        Grammar(
+            "torchvision-resnet",
+            signature="layer1.0.conv1.weight",
+            stem="conv1.weight",
+            parts=_parts(RESNET, _FC),
+            unpack=_drop_counters,
+            pack=add_counters,
+            always=_FC,
+        ),
+        Grammar(
+            "timm-vit",
+            signature="blocks.0.attn.qkv.weight",
+            stem="patch_embed.proj.weight",
+            parts=_parts(TIMM_VIT, _HEAD),
+            unpack=_nothing_dropped,
+            pack=_nothing_added,
+        ),
+        Grammar(
+            "torchvision-vit",
+            signature="conv_proj.weight",
+            stem="conv_proj.weight",
+            parts=_parts(TORCHVISION_VIT, _linear("heads.head", "head")),
+            unpack=_rename_linear,
+            pack=_nothing_added,
+            always=_linear("heads.head", "head"),
+        ),
+        Grammar(
+            "timm-swin",
+            signature="layers.0.blocks.0.attn.logit_scale",
+            stem="patch_embed.proj.weight",
+            parts=_parts(TIMM_SWIN, (*_linear("head.fc", "head"), *_norm("norm", "norm"))),
+            unpack=_join_biases,
+            pack=_split_biases,
+            always=_norm("norm", "norm"),
+        ),
+        Grammar(
+            "torchvision-swin",
+            signature="features.1.0.attn.logit_scale",
+            stem="features.0.0.weight",
+            parts=_parts(TORCHVISION_SWIN, (*_HEAD, *_norm("norm", "norm"))),
+            unpack=_check_tables,
+            pack=_add_tables,
+            always=(*_HEAD, *_norm("norm", "norm")),
+        ),
+    )
+}
+"""Every grammar by name; timm's and torchvision's ResNets look the same, so the first is found."""

@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from weights_convert.malformed import MalformedError
+from jaxcrop.errors import MalformedError
 
 # Enough for the largest published checkpoints with their optimiser state (some 35 instructions a
 # tensor), and few enough that no pickle builds more than tens of megabytes of Python objects.
@@ -22,6 +22,7 @@ _MAX_BYTES = 4 << 20
 _MAX_LINE = 1 << 12
 _MAX_DEPTH = 64
 _MAX_INT_BITS = 2048
+_MAX_KEY_BITS = 60
 _MAX_DIMENSIONS = 32
 
 _DTYPES = {
@@ -74,9 +75,10 @@ class Inert:
     """What a pickle would have made by calling `name(*args)`; nothing was called."""
 
     name: str
-    args: tuple
-    state: Any = None
-    items: list = field(default_factory=list)
+    # Left out of what is printed, for a few bytes make arguments whose text never ends.
+    args: tuple = field(repr=False)
+    state: Any = field(default=None, repr=False)
+    items: list = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,13 +343,13 @@ class _Interpreter:
     # Storages.
 
     def _binpersid(self, _):
-        kind, *details = self._stack.pop()
-        if kind == "module":  # the source code of a pickled model
-            self._push(details[0])
-        elif kind == "storage":
-            self._push(self._storage(*details))
-        else:
+        reference = self._stack.pop()
+        # An array, whose strides can make it endless, must be neither unpacked nor compared.
+        kind = reference[0] if isinstance(reference, tuple) and reference else None
+        if not isinstance(kind, str) or kind not in ("module", "storage"):
             raise MalformedError("its pickle refers to something that is no storage")
+        # A module is the source code of a pickled model.
+        self._push(reference[1] if kind == "module" else self._storage(*reference[1:]))
 
     def _storage(self, kind: Any, key: Any, *rest: Any) -> Storage:
         _device, count, *views = rest
@@ -378,10 +380,15 @@ def _copy_cost(argument: Any) -> int:
 
 
 def _checked_key(key: Any) -> Any:
-    """Only keys whose hash costs little: that of a nested tuple can take for ever."""
+    """Only keys whose hash costs little: that of a nested tuple can take for ever.
+
+    Integers are small enough to differ in their hash: it is their remainder modulo 2**61 - 1, and
+    thousands of keys with the same one take minutes to store.
+    """
     parts = key if isinstance(key, tuple) else (key,)
     if len(parts) > 16 or not all(
-        part is None or isinstance(part, str | bytes | int | float | Reference | Inert)
+        (isinstance(part, int) and part.bit_length() <= _MAX_KEY_BITS)
+        or isinstance(part, str | bytes | float | Reference | Inert | None)
         for part in parts
     ):
         raise MalformedError("its pickle holds a dictionary key or set member of an unusual type")
@@ -455,7 +462,7 @@ def _make_set(items: Any = ()) -> set:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     """How protocol 2 writes bytes: as text to be encoded."""
-    if not isinstance(text, str) or encoding != "latin1":
+    if not isinstance(text, str) or not isinstance(encoding, str) or encoding != "latin1":
         raise MalformedError("its pickle holds bytes written in an unknown way")
     return text.encode("latin1")
 

@@ -4,45 +4,19 @@ The format is recognised from the bytes. Tensors are read-only views of the memo
 that reading takes little memory beyond the file itself, whatever the file claims to hold.
 """
 
-import json
-import math
-import mmap
 import struct
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from jaxcrop.errors import InputError
+from jaxcrop.errors import InputError, MalformedError
+from jaxcrop.weights.safetensors import map_file, parse_safetensors
 from weights_convert.archive import Archive
-from weights_convert.malformed import MalformedError
 from weights_convert.pickles import Inert, Reference, Stream, interpret
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_MAX_SAFETENSORS_HEADER = 2 << 20
-_SAFETENSORS_DTYPES = {
-    name: np.dtype(dtype)
-    for name, dtype in {
-        "F64": np.float64,
-        "F32": np.float32,
-        "F16": np.float16,
-        "BF16": ml_dtypes.bfloat16,
-        "F8_E4M3": ml_dtypes.float8_e4m3fn,
-        "F8_E5M2": ml_dtypes.float8_e5m2,
-        "C64": np.complex64,
-        "I64": np.int64,
-        "I32": np.int32,
-        "I16": np.int16,
-        "I8": np.int8,
-        "U64": np.uint64,
-        "U32": np.uint32,
-        "U16": np.uint16,
-        "U8": np.uint8,
-        "BOOL": np.bool_,
-    }.items()
-}
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -55,8 +29,7 @@ def read_checkpoint(path: str | Path) -> dict:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            buffer = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        buffer = map_file(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # mmap's answer to an empty file
@@ -74,23 +47,29 @@ def read_checkpoint(path: str | Path) -> dict:
         RecursionError,
         struct.error,
     ) as error:
-        reason = str(error) if isinstance(error, MalformedError) else "it is damaged"
+        reason = _printable(error) if isinstance(error, MalformedError) else "it is damaged"
         raise InputError(
             f"cannot read {path}: {reason} (download it again, or save it with torch.save)"
         ) from error
     if not isinstance(content, dict):
         kind = content.name if isinstance(content, Inert | Reference) else type(content).__name__
         raise InputError(
-            f"{path} holds a {kind}, not a dictionary of tensors: save the model's state_dict()"
+            f"{path} holds a {_printable(kind)}, not a dictionary of tensors: "
+            "save the model's state_dict()"
         )
     return content
+
+
+def _printable(text: object, limit: int = 200) -> str:
+    """What a message says of a file, whose names may be long or command the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in str(text)[:limit])
 
 
 def _parse(buffer: memoryview) -> Any:
     if buffer[:4] == b"PK\3\4":
         return _read_zip(Archive(buffer))
     if len(buffer) > 8 and buffer[8] == ord("{"):
-        return _read_safetensors(buffer)
+        return parse_safetensors(buffer)
     if buffer[0] == 0x80:  # PROTO, the first instruction of a pickle
         return _read_legacy(buffer)
     raise MalformedError(
@@ -172,38 +151,3 @@ def _read_legacy(buffer: memoryview) -> Any:
         return _first_bytes(storages[key], key, dtype, count)
 
     return interpret(Stream(buffer, start), load_storage)
-
-
-def _read_safetensors(buffer: memoryview) -> dict[str, np.ndarray]:
-    """A length, a JSON header, and tensors that fill the rest without gap or overlap."""
-    (length,) = struct.unpack_from("<Q", buffer)
-    if length > len(buffer) - 8:
-        raise MalformedError("its safetensors header is cut off")
-    if length > _MAX_SAFETENSORS_HEADER:
-        raise MalformedError(
-            f"its safetensors header is longer than {_MAX_SAFETENSORS_HEADER} bytes"
-        )
-    header = json.loads(bytes(buffer[8 : 8 + length]), object_pairs_hook=_distinct)
-    header.pop("__metadata__", None)
-    data = buffer[8 + length :]
-    tensors, end = {}, 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        dtype, shape = _SAFETENSORS_DTYPES.get(entry["dtype"]), entry["shape"]
-        start, stop = entry["data_offsets"]
-        if dtype is None:
-            raise MalformedError(f"its tensor {name} is of the unsupported type {entry['dtype']}")
-        if any(type(n) is not int or n < 0 for n in (*shape, start, stop)):
-            raise MalformedError(f"its tensor {name} is described by something but whole numbers")
-        if start != end or stop - start != math.prod(shape) * dtype.itemsize or stop > len(data):
-            raise MalformedError(f"its tensor {name} does not lie where the header says")
-        tensors[name] = np.ndarray(shape, dtype, data, start)
-        end = stop
-    if end != len(data):
-        raise MalformedError("it holds bytes that belong to no tensor")
-    return {name: tensors[name] for name in header}
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict:
-    if len(result := dict(pairs)) != len(pairs):
-        raise MalformedError("its safetensors header names a tensor twice")
-    return result

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcrop.weights.converted import flatten, load_converted
-from weights_convert.convert import convert_in_memory
+from jaxcrop.weights.converted import load_converted
+from weights_convert.convert import plan
 
 
 class Row(NamedTuple):
@@ -22,10 +22,13 @@ def verify(source: str | Path, converted: str | Path) -> list[Row]:
 
     Raises InputError where either cannot be read.
     """
-    manifest, params = load_converted(converted)
-    _, expected = convert_in_memory(Path(source), manifest["family"])
-    found = flatten(params)
-    return [_compare(name, expected.get(name), found.get(name)) for name in expected | found]
+    manifest, found = load_converted(converted)
+    conversion = plan(Path(source), manifest["like"])
+    rows = []
+    for name in conversion.tensors | found:
+        expected = conversion.float32(name) if name in conversion.tensors else None
+        rows.append(_compare(name, expected, found.get(name)))
+    return rows
 
 
 def _compare(name: str, expected: np.ndarray | None, found: np.ndarray | None) -> Row:

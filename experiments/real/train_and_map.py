@@ -160,7 +160,7 @@ def main(arguments: Arguments) -> None:
     )
     bands = band_input("ssl4eo", builder.BANDS)
     run = start_run(config, records, {"family": "ssl4eo", "source": "random"}, bands)
-    train(run, config, create_model(bands, config.seed), records)
+    train(run, config, create_model(run), records)
     score_run(run, split="test", checkpoint="best", batch_size=4)
     for scene in sorted(arguments.given.glob("scene*.tif")):
         crop_map, picture = arguments.out / "map.tif", arguments.out / "map.png"

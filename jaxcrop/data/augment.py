@@ -10,8 +10,9 @@ from jaxcrop.data.bands import BandInput
 
 
 def normalise(image: UInt16[Array, "n h w b"], band_input: BandInput) -> Float[Array, "n h w b"]:
-    """Digital numbers as the backbone was trained to see them: divided by band, perhaps clipped."""
-    scaled = image.astype(jnp.float32) / jnp.asarray(band_input.divisor, jnp.float32)
+    """Digital numbers as the backbone was trained to see them (`BandInput` says how)."""
+    shifted = image.astype(jnp.float32) - jnp.asarray(band_input.offset, jnp.float32)
+    scaled = shifted / jnp.asarray(band_input.divisor, jnp.float32)
     return jnp.clip(scaled, 0.0, 1.0) if band_input.clip else scaled
 
 

@@ -19,16 +19,20 @@ class BandInput:
     """The input contract of a backbone: which bands, in which order, at which scale.
 
     A digital number (DN, reflectance x 10,000) of band `bands[i]` enters the network as
-    `DN / divisor[i]`, then clipped to [0, 1] where `clip` is set.
+    `(DN - offset[i]) / divisor[i]`, then clipped to [0, 1] where `clip` is set.
     """
 
     bands: tuple[str, ...]
+    offset: tuple[float, ...]
     divisor: tuple[float, ...]
     clip: bool
 
     def __post_init__(self):
-        if len(self.bands) != len(self.divisor):
-            raise ValueError(f"{len(self.bands)} bands but {len(self.divisor)} divisors")
+        if not len(self.bands) == len(self.offset) == len(self.divisor):
+            raise ValueError(
+                f"{len(self.bands)} bands but {len(self.offset)} offsets and "
+                f"{len(self.divisor)} divisors"
+            )
 
     def indices(self, available: Sequence[str], source: str) -> tuple[int, ...]:
         """Position of each wanted band among `available`, the bands of file or dataset `source`.

@@ -1,16 +1,18 @@
 """ResNet backbones with the numerics of timm and torchvision, which agree (weights_spec 5.1)."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcrop.models.layers import BatchNorm, Conv
+from jaxcrop.models.sizes import check_size
 
 
 class Downsample(nnx.Module):
-    """The projection on a bottleneck's shortcut where its shape changes."""
+    """The projection on a block's shortcut where its shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
         self.conv = Conv(in_channels, out_channels, 1, stride, rngs=rngs)
@@ -18,6 +20,32 @@ class Downsample(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         return self.bn(self.conv(x))
+
+
+def _projection(
+    in_channels: int, out_channels: int, stride: int, rngs: nnx.Rngs
+) -> Downsample | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return Downsample(in_channels, out_channels, stride, rngs=rngs)
+
+
+class BasicBlock(nnx.Module):
+    """3x3, 3x3 residual block of ResNet-18; the first convolution carries the stride."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int, *, rngs: nnx.Rngs):
+        self.conv1 = Conv(in_channels, width, 3, stride, rngs=rngs)
+        self.bn1 = BatchNorm(width, rngs=rngs)
+        self.conv2 = Conv(width, width, 3, rngs=rngs)
+        self.bn2 = BatchNorm(width, rngs=rngs)
+        self.downsample = _projection(in_channels, width, stride, rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        return jax.nn.relu(self.bn2(self.conv2(x)) + shortcut)
 
 
 class Bottleneck(nnx.Module):
@@ -33,10 +61,7 @@ class Bottleneck(nnx.Module):
         self.bn2 = BatchNorm(width, rngs=rngs)
         self.conv3 = Conv(width, out_channels, 1, rngs=rngs)
         self.bn3 = BatchNorm(out_channels, rngs=rngs)
-        needs_projection = stride != 1 or in_channels != out_channels
-        self.downsample = (
-            Downsample(in_channels, out_channels, stride, rngs=rngs) if needs_projection else None
-        )
+        self.downsample = _projection(in_channels, out_channels, stride, rngs)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -46,29 +71,38 @@ class Bottleneck(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """ResNet of bottleneck blocks without classifier; returns its pyramid of five feature maps.
+    """ResNet without classifier; returns its pyramid of five feature maps, finest first.
 
-    `blocks` counts the blocks of each stage; `channels` and `strides` describe the maps returned.
-    Module and parameter names follow torchvision's, so that converted names read alike.
+    `block` is the kind of residual block and `blocks` how many each stage has; `channels` and
+    `strides` describe the maps returned. Module and parameter names follow torchvision's, so that
+    converted names read alike. Raises ValueError for an image whose sides are no multiples of 32.
     """
 
     strides = (2, 4, 8, 16, 32)
 
-    def __init__(self, blocks: Sequence[int], in_channels: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        block: type[BasicBlock | Bottleneck],
+        blocks: Sequence[int],
+        in_channels: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.conv1 = Conv(in_channels, 64, 7, 2, rngs=rngs)
         self.bn1 = BatchNorm(64, rngs=rngs)
         channels, widths = 64, (64, 128, 256, 512)
         for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
             layers = []
-            for block in range(count):
-                stride = 2 if block == 0 and stage > 1 else 1
-                layers.append(Bottleneck(channels, width, stride, rngs=rngs))
-                channels = width * Bottleneck.expansion
+            for position in range(count):
+                stride = 2 if position == 0 and stage > 1 else 1
+                layers.append(block(channels, width, stride, rngs=rngs))
+                channels = width * block.expansion
             setattr(self, f"layer{stage}", nnx.List(layers))
-        self.channels = (64, *(width * Bottleneck.expansion for width in widths))
+        self.channels = (64, *(width * block.expansion for width in widths))
 
-    def __call__(self, x: Float[Array, "b h w band"]) -> tuple[Float[Array, "b _h _w _c"], ...]:
-        features = [jax.nn.relu(self.bn1(self.conv1(x)))]
+    def __call__(self, image: Float[Array, "b h w band"]) -> tuple[Float[Array, "b _h _w _c"], ...]:
+        check_size(image, self.strides[-1])
+        features = [jax.nn.relu(self.bn1(self.conv1(image)))]
         x = nnx.max_pool(features[0], (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
@@ -77,6 +111,6 @@ class ResNet(nnx.Module):
         return tuple(features)
 
 
-def resnet50(in_channels: int, *, rngs: nnx.Rngs) -> ResNet:
-    """ResNet-50 on images of `in_channels` bands."""
-    return ResNet((3, 4, 6, 3), in_channels, rngs=rngs)
+resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
+resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))
+resnet152 = partial(ResNet, Bottleneck, (3, 8, 36, 3))

@@ -1,29 +1,94 @@
 """A backbone joined to a decoder: image in, logits out."""
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from jaxcrop.models.resnet import resnet50
-from jaxcrop.models.unet import UNet
+from jaxcrop.errors import InputError
+from jaxcrop.models.backbones import create_backbone
+from jaxcrop.models.decoders import DECODERS
+from jaxcrop.models.keys import Keys
+from jaxcrop.models.layers import widened
+from jaxcrop.models.pyramid import PlainPyramid, resize
 
 
 class Segmenter(nnx.Module):
-    """Semantic segmentation: `decoder(backbone(image))`, logits at the size of the image."""
+    """Semantic segmentation of one image, or of several of the same place.
 
-    def __init__(self, backbone: nnx.Module, decoder: nnx.Module):
+    An image is padded at its bottom and right, with the values of its edge, to whole pixels of the
+    coarsest map, and the logits are cropped; so every size is taken. Logits at another resolution
+    than the image's are resized bilinearly to it. They are in float32 at least, whatever the image.
+
+    Images with a time axis are seen by the backbone one by one, and each map is the element-wise
+    maximum over time, as in SatlasPretrain's multi-image models (weights_spec 5.4). It is taken for
+    every backbone; satlaspretrain_models, other than the code that trained its weights, silently
+    leaves it out for ResNets. `present` marks the images that exist, at least one of each place;
+    the others are skipped, but should be finite, and count where batch statistics are taken.
+    """
+
+    def __init__(self, backbone: nnx.Module, neck: PlainPyramid | None, decoder: nnx.Module):
         self.backbone = backbone
+        self.neck = neck
         self.decoder = decoder
 
-    def __call__(self, image: Float[Array, "b h w band"]) -> Float[Array, "b h w classes"]:
-        return self.decoder(self.backbone(image))
+    def __call__(
+        self,
+        image: Float[Array, "b *t h w band"],
+        present: Bool[Array, "b t"] | None = None,
+    ) -> Float[Array, "b h w classes"]:
+        *leading, height, width, bands = image.shape
+        multiple = (self.neck or self.backbone).strides[-1]
+        image = image.reshape(-1, height, width, bands)
+        beyond = ((0, -height % multiple), (0, -width % multiple))
+        image = jnp.pad(image, ((0, 0), *beyond, (0, 0)), mode="edge")
+        features = self.backbone(image)
+        if len(leading) > 1:
+            features = tuple(
+                temporal_maximum(x.reshape(*leading, *x.shape[1:]), present) for x in features
+            )
+        if self.neck is not None:
+            features = self.neck(features)
+        logits = widened(self.decoder(features))
+        if logits.shape[1:3] != image.shape[1:3]:
+            logits = resize(logits, image.shape[1:3])
+        return logits[:, :height, :width]
 
 
-def resnet50_unet(in_channels: int, num_classes: int, *, rngs: nnx.Rngs) -> Segmenter:
-    """The paper's segmenter: ResNet-50 and U-Net."""
-    backbone = resnet50(in_channels, rngs=rngs)
-    return Segmenter(backbone, UNet(backbone.channels, num_classes, rngs=rngs))
+def temporal_maximum(
+    x: Float[Array, "b t h w c"], present: Bool[Array, "b t"] | None = None
+) -> Float[Array, "b h w c"]:
+    """Element-wise maximum over the images in time, of those that are `present`."""
+    where = None if present is None else present[:, :, None, None, None]
+    return x.max(axis=1, where=where, initial=None if present is None else -jnp.inf)
 
 
-def abstract_resnet50_unet(in_channels: int, num_classes: int) -> Segmenter:
+def create_segmenter(
+    architecture: str, decoder: str, in_channels: int, num_classes: int, *, rngs: nnx.Rngs
+) -> Segmenter:
+    """A segmenter with random weights; the paper's are "resnet50" with "unet" or "fpn".
+
+    A backbone whose maps share one stride gets a PlainPyramid before a decoder that wants a
+    pyramid. Raises InputError for an unknown `architecture` or `decoder`, listing the names.
+    """
+    if decoder not in DECODERS:
+        raise InputError(f"unknown decoder {decoder!r}: choose one of {', '.join(DECODERS)}")
+    kind = DECODERS[decoder]
+    backbone = create_backbone(architecture, in_channels, rngs=rngs)
+    plain = len(set(backbone.strides)) == 1
+    neck = None
+    if plain and kind.wants_pyramid:
+        neck = PlainPyramid(backbone.channels, backbone.strides, rngs=rngs)
+    maps = neck or backbone
+    return Segmenter(backbone, neck, kind(maps.channels, num_classes, rngs=rngs))
+
+
+def abstract_segmenter(
+    architecture: str, decoder: str, in_channels: int, num_classes: int
+) -> Segmenter:
     """The same model without values: names, shapes and types."""
-    return nnx.eval_shape(lambda: resnet50_unet(in_channels, num_classes, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(
+        lambda: create_segmenter(
+            architecture, decoder, in_channels, num_classes, rngs=Keys(jax.random.key(0))
+        )
+    )

@@ -15,13 +15,16 @@ from jaxcrop.models.layers import (
     kaiming_uniform_fan_in,
 )
 
+WIDTHS = (256, 128, 64, 32, 16)
+"""Channels after each block, deepest first."""
+
 
 class ConvNormRelu(nnx.Module):
-    """3x3 convolution without bias, batch normalisation, ReLU."""
+    """Convolution without bias, batch normalisation, ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: nnx.Rngs):
         self.conv = Conv(
-            in_channels, out_channels, 3, kernel_init=kaiming_uniform_fan_in, rngs=rngs
+            in_channels, out_channels, kernel_size, kernel_init=kaiming_uniform_fan_in, rngs=rngs
         )
         self.bn = BatchNorm(out_channels, rngs=rngs)
 
@@ -36,13 +39,13 @@ class DecoderBlock(nnx.Module):
     """
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int, *, rngs: nnx.Rngs):
-        self.conv1 = ConvNormRelu(in_channels + skip_channels, out_channels, rngs=rngs)
-        self.conv2 = ConvNormRelu(out_channels, out_channels, rngs=rngs)
+        self.conv1 = ConvNormRelu(in_channels + skip_channels, out_channels, 3, rngs=rngs)
+        self.conv2 = ConvNormRelu(out_channels, out_channels, 3, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b h w i"], skip: Float[Array, "b 2*h 2*w s"] | None
     ) -> Float[Array, "b 2*h 2*w o"]:
-        kernel = self.conv1.conv.kernel[...]
+        kernel = self.conv1.conv.kernel[...].astype(x.dtype)
         channels = x.shape[-1]
         x = convolve_upsampled(x, kernel[:, :, :channels])
         if skip is not None:
@@ -51,28 +54,24 @@ class DecoderBlock(nnx.Module):
 
 
 class UNet(nnx.Module):
-    """U-Net decoder and segmentation head over a pyramid that starts at stride 2.
+    """U-Net decoder and segmentation head over a pyramid that ends at stride 32.
 
-    `encoder_channels` are the channels of the pyramid, finest first. The logits have the size of
-    the image.
+    `channels` are those of the pyramid, finest first; each map has half the size of the one before.
+    Five blocks double the coarsest map to the size of the image, with as many skip connections as
+    there are finer maps: four over a ResNet, three over a pyramid that starts at stride 4.
     """
 
-    def __init__(
-        self,
-        encoder_channels: Sequence[int],
-        num_classes: int,
-        *,
-        channels: Sequence[int] = (256, 128, 64, 32, 16),
-        rngs: nnx.Rngs,
-    ):
-        deepest, *skips = reversed(encoder_channels)
-        inputs = (deepest, *channels[:-1])
+    wants_pyramid = True
+
+    def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: nnx.Rngs):
+        deepest, *skips = reversed(channels)
+        inputs = (deepest, *WIDTHS[:-1])
+        skips += [0] * (len(WIDTHS) - len(skips))
         self.blocks = nnx.List(
-            DecoderBlock(i, s, o, rngs=rngs)
-            for i, s, o in zip(inputs, (*skips, 0), channels, strict=True)
+            DecoderBlock(i, s, o, rngs=rngs) for i, s, o in zip(inputs, skips, WIDTHS, strict=True)
         )
         self.head = Conv(
-            channels[-1],
+            WIDTHS[-1],
             num_classes,
             3,
             use_bias=True,
@@ -84,6 +83,7 @@ class UNet(nnx.Module):
         self, features: Sequence[Float[Array, "b _h _w _c"]]
     ) -> Float[Array, "b h w classes"]:
         x, *skips = reversed(features)
-        for block, skip in zip(self.blocks, (*skips, None), strict=True):
+        skips += [None] * (len(self.blocks) - len(skips))
+        for block, skip in zip(self.blocks, skips, strict=True):
             x = block(x, skip)
         return self.head(x)

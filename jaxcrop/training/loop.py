@@ -63,9 +63,10 @@ def train(run: Run, config: TrainConfig, model: Segmenter, records: Records) -> 
         state = checkpoints.restore(state)
     start = int(state.step)
 
-    train_step = make_train_step(definition, optimizer, run.band_input, mesh)
-    statistics_step = make_statistics_step(definition, run.band_input, mesh)
-    eval_step = make_eval_step(definition, run.band_input, run.classes, mesh)
+    dtype = config.compute_dtype
+    train_step = make_train_step(definition, optimizer, run.band_input, dtype, mesh)
+    statistics_step = make_statistics_step(definition, run.band_input, dtype, mesh)
+    eval_step = make_eval_step(definition, run.band_input, dtype, run.classes, mesh)
     key = jax.random.key(config.seed)
     batches = training_batches(
         chips,

@@ -14,18 +14,18 @@ import yaml
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray, UInt16
 
-from jaxcrop.config import TrainConfig
+from jaxcrop.config import ARCHITECTURE_TITLES, DECODER_TITLES, TrainConfig
 from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.data.augment import normalise
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Records, open_records
 from jaxcrop.errors import InputError
 from jaxcrop.files import replacing
-from jaxcrop.models.segmenter import Segmenter, abstract_resnet50_unet, resnet50_unet
+from jaxcrop.models.keys import Keys
+from jaxcrop.models.segmenter import Segmenter, abstract_segmenter, create_segmenter
 from jaxcrop.training.checkpoints import Checkpoints, Which
 from jaxcrop.training.step import restrict
 
-ARCHITECTURE = "resnet50-unet"
 _PACKAGES = ("jaxcrop", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -56,11 +56,19 @@ class Run:
     def title(self) -> str:
         """One line that says what was trained on what."""
         region, family = self.config["region"], self.config["backbone"]
+        architecture = ARCHITECTURE_TITLES[self.config["architecture"]]
+        decoder = DECODER_TITLES[self.config["decoder"]]
         kind = "random weights" if self.backbone["source"] == "random" else self.backbone["source"]
         data = (
             f"{'synthetic ' if self.synthetic else ''}{self.data['dataset']} {self.data['version']}"
         )
-        return f"{region}: {family} ResNet-50 ({kind}), U-Net, {data}"
+        return f"{region}: {family} {architecture} ({kind}), {decoder}, {data}"
+
+    @property
+    def model_arguments(self) -> tuple[str, str, int, int]:
+        """What `create_segmenter` and `abstract_segmenter` need to know."""
+        channels = len(self.band_input.bands)
+        return self.config["architecture"], self.config["decoder"], channels, NUM_CLASSES
 
     def records(self) -> Records:
         """The records that the run was trained on. Raises InputError where they are gone."""
@@ -68,7 +76,7 @@ class Run:
 
     def model(self, which: Which = "best") -> Segmenter:
         """The trained model, ready to predict."""
-        model = abstract_resnet50_unet(len(self.band_input.bands), NUM_CLASSES)
+        model = abstract_segmenter(*self.model_arguments)
         model.eval()
         definition, abstract = nnx.split(model)
         return nnx.merge(definition, Checkpoints(self.folder).load_model(which, abstract))
@@ -84,24 +92,23 @@ class Run:
 
         @jax.jit
         def logits(state, image):
-            found = nnx.merge(definition, state)(normalise(image, self.band_input))
-            return restrict(found, self.classes)
+            image = normalise(image, self.band_input).astype(self.config["compute_dtype"])
+            return restrict(nnx.merge(definition, state)(image), self.classes)
 
         return lambda image: logits(state, image)
 
 
-def create_model(band_input: BandInput, seed: int) -> Segmenter:
-    """A fresh model with random weights for the given bands."""
-    channels = len(band_input.bands)
+def create_model(run: Run) -> Segmenter:
+    """The model of `run` as it begins, with the random weights of the run's seed."""
 
     def create(key: PRNGKeyArray) -> nnx.State:
-        model = resnet50_unet(channels, NUM_CLASSES, rngs=nnx.Rngs(key))
+        model = create_segmenter(*run.model_arguments, rngs=Keys(key))
         return nnx.state(model, (nnx.Param, nnx.BatchStat))
 
     # It runs once: compiling it without optimisation takes 10 s instead of 23 s on two cores.
     draw = jax.jit(create, compiler_options={"xla_backend_optimization_level": 0})
-    model = abstract_resnet50_unet(channels, NUM_CLASSES)
-    nnx.update(model, draw(jax.random.key(seed)))
+    model = abstract_segmenter(*run.model_arguments)
+    nnx.update(model, draw(jax.random.key(run.config["seed"])))
     return model
 
 
@@ -137,11 +144,7 @@ def start_run(
         "command": " ".join(sys.argv),
         "config": run.config,
         "data": run.data,
-        "model": {
-            "architecture": ARCHITECTURE,
-            **dataclasses.asdict(band_input),
-            "backbone": run.backbone,
-        },
+        "model": {**dataclasses.asdict(band_input), "backbone": run.backbone},
         "device": jax.devices()[0].device_kind,
         "versions": {package: version(package) for package in _PACKAGES},
     }
@@ -161,20 +164,26 @@ def open_run(folder: Path) -> Run:
     path = folder / "config.yaml"
     try:
         content = yaml.safe_load(path.read_text())
-        model = content["model"]
-        if model["architecture"] != ARCHITECTURE:
-            raise InputError(
-                f"{path} names architecture {model['architecture']}, which this version of jaxcrop "
-                f"does not know: it knows {ARCHITECTURE}"
-            )
-        band_input = BandInput(tuple(model["bands"]), tuple(model["divisor"]), model["clip"])
-        return Run(folder, content["config"], content["data"], model["backbone"], band_input)
+        config, model = content["config"], content["model"]
+        known = {"architecture": ARCHITECTURE_TITLES, "decoder": DECODER_TITLES}
+        for part, names in known.items():
+            if config[part] not in names:
+                raise InputError(
+                    f"{path} names the {part} {config[part]}, which this version of jaxcrop does "
+                    f"not know: it knows {', '.join(names)}"
+                )
+        band_input = BandInput(
+            *(tuple(model[field]) for field in ("bands", "offset", "divisor")), model["clip"]
+        )
+        return Run(folder, config, content["data"], model["backbone"], band_input)
     except FileNotFoundError as error:
         raise InputError(
             f"{folder} is no run folder, it has no config.yaml: give the folder of a training run"
         ) from error
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged: train again into a new folder") from error
+        raise InputError(
+            f"{path} is damaged or of another version of jaxcrop: train again into a new folder"
+        ) from error
 
 
 def _refuse_other_settings(old: Run, new: Run) -> None:

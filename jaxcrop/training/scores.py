@@ -42,7 +42,7 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
     chips = run.records().chips(split, run.band_input)
     definition, state = nnx.split(run.model(checkpoint))
     evaluation = evaluate_chips(
-        make_eval_step(definition, run.band_input, run.classes, mesh),
+        make_eval_step(definition, run.band_input, run.config["compute_dtype"], run.classes, mesh),
         (jax.device_put(state, replicated(mesh)),),
         chips,
         fitting_batch_size(batch_size, len(chips), mesh),

@@ -79,11 +79,13 @@ def make_train_step(
     definition: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     band_input: BandInput,
+    dtype: str,
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Float[Array, ""]]]:
     """The compiled step: normalise, augment, update; returns the new state and the loss.
 
-    The augmentation of step k depends on the key and on k alone. The old state's memory is reused.
+    The model computes in `dtype`, what surrounds it in float32. The augmentation of step k depends
+    on the key and on k alone. The old state's memory is reused.
     """
 
     def step(state: TrainState, batch: Batch, key: PRNGKeyArray):
@@ -91,7 +93,7 @@ def make_train_step(
             jax.random.fold_in(key, state.step), normalise(batch.image, band_input), batch.label
         )
         loss, gradient, rest = loss_and_gradient(
-            definition, state.trained, state.rest, image, label
+            definition, state.trained, state.rest, image.astype(dtype), label
         )
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
         updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
@@ -102,7 +104,7 @@ def make_train_step(
 
 
 def make_statistics_step(
-    definition: nnx.GraphDef, band_input: BandInput, mesh: Mesh
+    definition: nnx.GraphDef, band_input: BandInput, dtype: str, mesh: Mesh
 ) -> Callable[[nnx.State, nnx.State, Batch, Int32[Array, ""]], nnx.State]:
     """The compiled pass that averages BatchNorm statistics over batches: `rest` after batch k.
 
@@ -113,7 +115,7 @@ def make_statistics_step(
 
     def step(trained: nnx.State, rest: nnx.State, batch: Batch, k: Int32[Array, ""]) -> nnx.State:
         model = nnx.merge(definition, trained, rest, copy=True)
-        model(normalise(batch.image, band_input))
+        model(normalise(batch.image, band_input).astype(dtype))
         # A pass moves the statistics by the momentum; the mean needs a step of 1 / (k + 1).
         scale = 1 / (BATCH_NORM_MOMENTUM * (k + 1))
         statistics = jax.tree.map(
@@ -135,7 +137,11 @@ def restrict(
 
 
 def make_eval_step(
-    definition: nnx.GraphDef, band_input: BandInput, classes: Sequence[int], mesh: Mesh
+    definition: nnx.GraphDef,
+    band_input: BandInput,
+    dtype: str,
+    classes: Sequence[int],
+    mesh: Mesh,
 ) -> Callable[[tuple[nnx.State, ...], Batch], EvalResult]:
     """The compiled evaluation of a batch by the model with the given parts of its state.
 
@@ -145,7 +151,7 @@ def make_eval_step(
     def step(states: tuple[nnx.State, ...], batch: Batch) -> EvalResult:
         model = nnx.merge(definition, *states)
         model.eval()
-        logits = model(normalise(batch.image, band_input))
+        logits = model(normalise(batch.image, band_input).astype(dtype))
         loss_sum, pixels = cross_entropy_sum(logits, batch.label)
         prediction = jnp.argmax(restrict(logits, classes), axis=-1)
         confusion = confusion_matrix(batch.label, prediction, logits.shape[-1])

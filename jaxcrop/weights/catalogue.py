@@ -1,77 +1,116 @@
-"""The published ResNet-50 weights: what they take as input, where they are, under which licence.
+"""The published sets of weights: what they take as input, where they are, under which licence.
 
-Sources: weights_spec 2.1-2.2 (SSL4EO-S12), 3.1 and 3.3 (SatlasPretrain), 4 (ImageNet).
+`catalogue.csv` beside this file has one row per file. Sources: weights_spec 2.1-2.3 (SSL4EO-S12),
+3 (SatlasPretrain) and 4 (ImageNet); torchgeo's tables of weights for SSL4EO-L and the licences; the
+readme files of SSL4EO-S12 and FG-MAE for their full checkpoints.
+
+Rows of one family and architecture stand in order of preference: the first is what the family
+stands for. `input_size` is the side, in pixels, of the images that the publisher feeds; `images` is
+the number of them that a multi-image model takes the maximum over.
+
+Left out are the files that only Google Drive has, for it serves no stable address: SSL4EO-S12's own
+MoCo, DINO and Data2vec checkpoints and its full MAE ViT-S/16 (torchgeo re-hosts all but Data2vec,
+and without the projection heads). Sentinel-1, aerial and SatlasPretrain's Landsat files are out of
+scope. SatlasPretrain's files had other names and hosts before; those listed are the current ones.
 """
 
+import csv
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput
 from jaxcrop.errors import InputError
 
-RGB = ("B04", "B03", "B02")
 
-BAND_INPUT = {
-    "ssl4eo": BandInput(SENTINEL2_BANDS, (10_000.0,) * 13, clip=False),
+def _scaled(bands: Sequence[str], divisor: float, clip: bool = False) -> BandInput:
+    """An input whose bands share one scale."""
+    return BandInput(tuple(bands), (0.0,) * len(bands), (divisor,) * len(bands), clip)
+
+
+def _landsat(sensor: str, names: str) -> BandInput:
+    """8-bit values; band names begin with the sensor, for each numbers its bands differently."""
+    return _scaled([f"{sensor}.{name}" for name in names.split()], 255.0)
+
+
+_RGB = ("B04", "B03", "B02")
+
+INPUTS = {
+    "sentinel2": _scaled(SENTINEL2_BANDS, 10_000.0),
+    "sentinel2-rgb": _scaled(_RGB, 10_000.0),
+    "softcon": BandInput(
+        SENTINEL2_BANDS,
+        offset=(
+            1612.9, 1397.6, 1322.3, 1373.1, 1561.0, 2108.4, 2390.7, 2318.7, 2581.0, 837.7, 22.0,
+            2195.2, 1537.4,
+        ),
+        divisor=(
+            791.0, 854.3, 878.7, 1144.9, 1127.5, 1164.2, 1276.0, 1249.5, 1345.9, 577.5, 47.5,
+            1340.0, 1142.9,
+        ),
+        clip=False,
+    ),
     "satlas": BandInput(
-        (*RGB, "B05", "B06", "B07", "B08", "B11", "B12"),
-        (3558.0,) * 3 + (8160.0,) * 6,
+        (*_RGB, "B05", "B06", "B07", "B08", "B11", "B12"),
+        offset=(0.0,) * 9,
+        divisor=(3558.0,) * 3 + (8160.0,) * 6,
         clip=True,
     ),
-    "imagenet": BandInput(SENTINEL2_BANDS, (10_000.0,) * 13, clip=False),
-}
-"""What the paper feeds each family (datasets_spec 8.5).
+    "satlas-rgb": _scaled(_RGB, 3558.0, clip=True),
+    "imagenet": _scaled(SENTINEL2_BANDS, 10_000.0),
+    "tm-toa": _landsat("TM", "B1 B2 B3 B4 B5 B6 B7"),
+    "etm-toa": _landsat("ETM", "B1 B2 B3 B4 B5 B6_VCID_1 B6_VCID_2 B7 B8"),
+    "etm-sr": _landsat("ETM", "SR_B1 SR_B2 SR_B3 SR_B4 SR_B5 SR_B7"),
+    "oli-tirs-toa": _landsat("OLI_TIRS", "B1 B2 B3 B4 B5 B6 B7 B8 B9 B10 B11"),
+    "oli-sr": _landsat("OLI", "SR_B1 SR_B2 SR_B3 SR_B4 SR_B5 SR_B6 SR_B7"),
+}  # fmt: skip
+"""What a network is fed, by the name that the catalogue gives it.
 
-ImageNet's three-channel stem is extended to the 13 bands (`jaxcrop.weights.stem`).
+- sentinel2: weights_spec 2.1, also for MAE, FG-MAE, DINO and DeCUR; the RGB models take B04, B03,
+  B02 in this order.
+- softcon: mean and standard deviation by band, as torchgeo gives them (weights_spec 2.1).
+- satlas: SatlasPretrain reads red, green and blue from the 8-bit TCI product and the rest as
+  DN / 8160. The paper feeds DN throughout, hence 3558, which is about the DN of TCI's 255.
+  torchgeo's own transform divides those three by 255, since it expects the TCI product, and does
+  not clip: fed with DN, as our data are, it would make them 14 times too large (weights_spec 0.1).
+- imagenet: what the paper feeds, no ImageNet mean and deviation; the file's three-channel stem is
+  extended to the 13 bands (`jaxcrop.weights.stem`).
+- tm, etm, oli: the 8-bit images of SSL4EO-L, as torchgeo's transform scales them.
 """
 
-
-def band_input(family: str, bands: Sequence[str] | None = None) -> BandInput:
-    """The input of `family` reduced to `bands`, each scaled as the family scales it.
-
-    Raises InputError naming the bands for which the family has no scale.
-    """
-    whole = BAND_INPUT[family]
-    if bands is None:
-        return whole
-    scale = dict(zip(whole.bands, whole.divisor, strict=True))
-    unknown = [band for band in bands if band not in scale]
-    if unknown:
-        raise InputError(
-            f"{family} has no scale for band {', '.join(unknown)}: choose among "
-            f"{', '.join(whole.bands)}"
-        )
-    return BandInput(tuple(bands), tuple(scale[band] for band in bands), whole.clip)
-
-
-def file_input(family: str, in_channels: int) -> BandInput:
-    """The input of a file of `family` whose stem takes `in_channels` channels.
-
-    A file of fewer channels than the family has bands was trained on red, green and blue; an
-    ImageNet stem is extended to all the bands.
-    """
-    whole = BAND_INPUT[family]
-    reduced = family != "imagenet" and in_channels < len(whole.bands)
-    return band_input(family, RGB if reduced else None)
+FAMILY_INPUTS = {"ssl4eo": "sentinel2", "satlas": "satlas", "imagenet": "imagenet"}
+"""The whole Sentinel-2 input of each family that has one."""
 
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """One published file: `sha256` holds the first 8 hex digits, `input_size` pixels per side."""
+    """One published file, a row of the catalogue.
+
+    `sha256` holds the first 8 hex digits, which the publisher puts into the file's name, or is
+    empty where no hash is published.
+    """
 
     name: str
     family: str
     architecture: str
-    in_channels: int
+    input: str
     input_size: int
+    images: int
+    method: str
     licence: str
-    url: str
     sha256: str
+    url: str
 
     @property
     def band_input(self) -> BandInput:
         """The bands to feed, in order, and their scale."""
-        return file_input(self.family, self.in_channels)
+        return INPUTS[self.input]
+
+    @property
+    def in_channels(self) -> int:
+        """The channels of the file's own stem: an ImageNet file's takes three."""
+        return 3 if self.family == "imagenet" else len(self.band_input.bands)
 
     @property
     def file_name(self) -> str:
@@ -79,95 +118,71 @@ class PublishedWeights:
         return self.url.rpartition("/")[2]
 
 
-def _ssl4eo(name: str, in_channels: int, path: str, licence: str = "CC-BY-4.0"):
-    return PublishedWeights(
-        name=f"ssl4eo-resnet50-{name}",
-        family="ssl4eo",
-        architecture="resnet50",
-        in_channels=in_channels,
-        input_size=224,
-        licence=licence,
-        url=f"https://hf.co/torchgeo/{path}.pth",
-        sha256=path[-8:],
-    )
+def _read_catalogue() -> dict[str, PublishedWeights]:
+    with Path(__file__).with_name("catalogue.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row |= {"input_size": int(row["input_size"]), "images": int(row["images"])}
+    return {row["name"]: PublishedWeights(**row) for row in rows}
 
 
-def _satlas(name: str, in_channels: int, sha256: str):
-    commit = "081d6607431bf36bdb59c223777cbb267131b8f2"
-    file_name = f"sentinel2_resnet50_{name.replace('-', '_')}-{sha256}.pth"
-    return PublishedWeights(
-        name=f"satlas-resnet50-{name}",
-        family="satlas",
-        architecture="resnet50",
-        in_channels=in_channels,
-        input_size=256,
-        licence="ODC-BY",
-        url=f"https://hf.co/torchgeo/satlas/resolve/{commit}/{file_name}",
-        sha256=sha256,
-    )
-
-
-def _imagenet(name: str, sha256: str):
-    return PublishedWeights(
-        name=f"imagenet-resnet50-{name}",
-        family="imagenet",
-        architecture="resnet50",
-        in_channels=3,
-        input_size=224,
-        licence="BSD-3-Clause",
-        url=f"https://download.pytorch.org/models/resnet50-{sha256}.pth",
-        sha256=sha256,
-    )
-
-
-CATALOGUE = {
-    entry.name: entry
-    for entry in (
-        _ssl4eo(
-            "moco",
-            13,
-            "resnet50_sentinel2_all_moco/resolve/da4f3c9dbe09272eb902f3b37f46635fa4726879/"
-            "resnet50_sentinel2_all_moco-df8b932e",
-        ),
-        _ssl4eo(
-            "dino",
-            13,
-            "resnet50_sentinel2_all_dino/resolve/d7f14bf5530d70ac69d763e58e77e44dbecfec7c/"
-            "resnet50_sentinel2_all_dino-d6c330e9",
-        ),
-        _ssl4eo(
-            "decur",
-            13,
-            "decur/resolve/eba7ae5945d482a4319be046d34b552db5dd9950/"
-            "rn50_ssl4eo-s12_ms_decur_ep100-fc6b09ff",
-            licence="Apache-2.0",
-        ),
-        _ssl4eo(
-            "moco-rgb",
-            3,
-            "resnet50_sentinel2_rgb_moco/resolve/efd9723b59a88e9dc1420dc1e96afb25b0630a3c/"
-            "resnet50_sentinel2_rgb_moco-2b57ba8b",
-        ),
-        _satlas("si-ms", 9, "1f454cc6"),
-        _satlas("mi-ms", 9, "da5413d2"),
-        _satlas("si-rgb", 3, "45fc6972"),
-        _satlas("mi-rgb", 3, "e79bb7fe"),
-        _imagenet("v1", "0676ba61"),
-        _imagenet("v2", "11ad3fa6"),
-    )
-}
+CATALOGUE = _read_catalogue()
 """Every published set by name."""
-
-DEFAULT = {
-    "ssl4eo": "ssl4eo-resnet50-moco",
-    "satlas": "satlas-resnet50-si-ms",
-    "imagenet": "imagenet-resnet50-v1",
-}
-"""Name of the set that each family stands for: the one the paper uses, or its re-host."""
 
 
 def published(name: str) -> PublishedWeights:
-    """The entry called `name`; raises InputError listing the names there are."""
+    """The entry called `name`; raises InputError with the names that come nearest."""
     if name not in CATALOGUE:
-        raise InputError(f"no published weights are called {name}: choose {', '.join(CATALOGUE)}")
+        nearest = difflib.get_close_matches(name, CATALOGUE, n=3, cutoff=0)
+        raise InputError(
+            f"no published weights are called {name}: `python -m weights_convert list` prints the "
+            f"names; the nearest are {', '.join(nearest)}"
+        )
     return CATALOGUE[name]
+
+
+def default_weights(family: str, architecture: str) -> PublishedWeights:
+    """The set that a family and architecture stand for: the paper's, or the one most like it.
+
+    MoCo where there is one, else DINO, else MAE; SatlasPretrain's own single-image files of nine
+    bands; torchvision's first ImageNet weights, else timm's. Raises InputError listing the
+    architectures that the family has.
+    """
+    of_family = [entry for entry in CATALOGUE.values() if entry.family == family]
+    for entry in of_family:
+        if entry.architecture == architecture:
+            return entry
+    if not of_family:
+        families = dict.fromkeys(entry.family for entry in CATALOGUE.values())
+        raise InputError(f"no weights of {family} are published: choose {', '.join(families)}")
+    architectures = dict.fromkeys(entry.architecture for entry in of_family)
+    raise InputError(
+        f"{family} has no weights of {architecture}: choose {', '.join(architectures)}, or "
+        "--weights random"
+    )
+
+
+def band_input(family: str, bands: Sequence[str] | None = None) -> BandInput:
+    """The Sentinel-2 input of `family` reduced to `bands`, each scaled as the family scales it.
+
+    Raises InputError for a family without such an input, and names the bands for which the family
+    has no scale.
+    """
+    if family not in FAMILY_INPUTS:
+        raise InputError(f"{family} takes no Sentinel-2 bands: choose {', '.join(FAMILY_INPUTS)}")
+    whole = INPUTS[FAMILY_INPUTS[family]]
+    if bands is None:
+        return whole
+    unknown = [band for band in bands if band not in whole.bands]
+    if unknown:
+        raise InputError(
+            f"{family} has no scale for band {', '.join(unknown)}: choose among "
+            f"{', '.join(whole.bands)}"
+        )
+    indices = [whole.bands.index(band) for band in bands]
+    return BandInput(
+        tuple(bands),
+        tuple(whole.offset[index] for index in indices),
+        tuple(whole.divisor[index] for index in indices),
+        whole.clip,
+    )

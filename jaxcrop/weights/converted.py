@@ -1,12 +1,14 @@
-"""Converted weights on disk: `manifest.json` beside an Orbax checkpoint of the backbone's state.
+"""Converted weights on disk: `manifest.json` beside `weights.safetensors`.
 
-The state holds parameters and batch statistics together, as a nested dict of float32 arrays whose
-keys are the module's attribute names and list indices ("layer1", "0", "conv1", "kernel").
+The tensors are float32 and named by their paths in a Segmenter ("backbone.layer1.0.conv1.kernel"),
+parameters and batch statistics together. What a file holds of a decoder is kept too, and what it
+holds of a classifier ("classifier.head.kernel"), which no module of ours has.
 """
 
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from jaxcrop.data.bands import BandInput
 from jaxcrop.errors import InputError
+from jaxcrop.weights.safetensors import Spec, map_file, parse_safetensors, write_safetensors
 from jaxcrop.weights.stem import adapt_stem
 
 if TYPE_CHECKING:
@@ -22,18 +25,23 @@ if TYPE_CHECKING:
     from jaxcrop.models.segmenter import Segmenter
 
 MANIFEST_FIELDS = (
-    "source", "sha256", "family", "layout", "architecture", "in_channels",
-    "bands", "divisor", "clip", "licence", "dropped", "jaxcrop_version",
+    "source", "sha256", "like", "published", "family", "layout", "architecture", "decoder",
+    "in_channels", "bands", "offset", "divisor", "clip", "licence", "dropped", "filled",
+    "jaxcrop_version",
 )  # fmt: skip
 
+STEMS = ("backbone.conv1.kernel", "backbone.patch_embed.kernel")
+POSITIONS = "backbone.pos_embed"
 
-def save_converted(path: str | Path, manifest: dict, params: dict) -> None:
+
+def save_converted(
+    path: str | Path, manifest: dict, specs: Mapping[str, Spec], arrays: Iterable[np.ndarray]
+) -> None:
     """Write converted weights to the new folder `path`, whole or not at all.
 
-    Raises InputError where `path` exists already or cannot be written.
+    `arrays` are asked for one by one, in the order of `specs`. Raises InputError where `path`
+    exists already or cannot be written.
     """
-    from orbax.checkpoint import v1 as ocp  # noqa: PLC0415 - seconds that --help need not take
-
     path = Path(path).absolute()
     refuse_existing(path)
     try:
@@ -41,8 +49,9 @@ def save_converted(path: str | Path, manifest: dict, params: dict) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
             staging = Path(temporary) / path.name
             staging.mkdir()
-            ocp.save(staging / "params", params)
             (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+            with (staging / "weights.safetensors").open("wb") as file:
+                write_safetensors(file, specs, arrays)
             os.rename(staging, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
@@ -74,45 +83,43 @@ def read_manifest(path: str | Path) -> tuple[dict, BandInput]:
         raise InputError(
             f"{path}/manifest.json is of another version of jaxcrop: convert the weights again"
         )
-    bands = BandInput(tuple(manifest["bands"]), tuple(manifest["divisor"]), manifest["clip"])
+    bands = BandInput(
+        *(tuple(manifest[field]) for field in ("bands", "offset", "divisor")), manifest["clip"]
+    )
     return manifest, bands
 
 
-def load_converted(path: str | Path) -> tuple[dict, dict]:
-    """The manifest and the state (nested dict of numpy arrays) of converted weights.
+def load_converted(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """The manifest and the tensors, by path, of converted weights; they are views of the file.
 
     Raises InputError for a folder that is missing, of another version of jaxcrop or damaged.
     """
-    from orbax.checkpoint import v1 as ocp  # noqa: PLC0415
-
-    path = Path(path).absolute()
+    path = Path(path)
     manifest, _ = read_manifest(path)
+    file = path / "weights.safetensors"
     try:
-        params = ocp.load(path / "params")
-    # Orbax names no common base for what a damaged checkpoint makes it raise.
-    except Exception as error:
-        raise InputError(f"{path}/params cannot be read: convert the weights again") from error
-    return manifest, params
+        return manifest, parse_safetensors(map_file(file))
+    # Besides OSError, what damaged bytes provoke in the parser.
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{file} cannot be read: convert the weights again") from error
 
 
-def part_of(model: "Segmenter", architecture: str) -> "nnx.Module":
-    """The part of a segmenter that weights of `architecture` fill: its backbone, or all of it."""
-    return model.backbone if architecture == "resnet50" else model
+def load_weights(model: "Segmenter", path: str | Path) -> dict:
+    """Fill `model`, in place, with the converted weights in `path`; returns their manifest.
 
-
-def load_weights(module: "nnx.Module", path: str | Path) -> dict:
-    """Fill `module`, in place, with the converted weights in `path`; returns their manifest.
-
-    The module may be abstract (made by `nnx.eval_shape`). A three-channel ImageNet stem is extended
-    to the module's channels (weights_spec 4). Raises InputError, naming both sides, unless all
-    names and shapes agree.
+    The model may be abstract (made by `nnx.eval_shape`). Its backbone is filled, and its decoder
+    with whatever the weights have of one of the same kind. A three-channel ImageNet stem is
+    extended to the model's channels (weights_spec 4), a position embedding of another grid is
+    resized (weights_spec 5.2). Raises InputError, naming both sides, unless names and shapes agree.
     """
     import jax  # noqa: PLC0415
 
-    manifest, params = load_converted(path)
-    variables = state_variables(module)
-    state = flatten(params)
-    stem = next(name for name in ("conv1.kernel", "backbone.conv1.kernel") if name in variables)
+    manifest, state = load_converted(path)
+    variables = state_variables(model)
+    state = {name: value for name, value in state.items() if not name.startswith("classifier.")}
+    if not all(name in variables for name in state if name.startswith("decoder.")):
+        state = {name: value for name, value in state.items() if name.startswith("backbone.")}
+    stem = next(name for name in STEMS if name in variables)
     in_channels = variables[stem].shape[2]
     if in_channels != manifest["in_channels"] and stem in state:
         if manifest["family"] != "imagenet":
@@ -122,15 +129,31 @@ def load_weights(module: "nnx.Module", path: str | Path) -> dict:
                 "ImageNet weights"
             )
         state[stem] = adapt_stem(state[stem], in_channels)
+    if POSITIONS in variables and POSITIONS in state:
+        state[POSITIONS] = _fit_positions(state[POSITIONS], variables[POSITIONS].shape)
     difference = mismatch(
-        {name: variable.shape for name, variable in variables.items()},
+        {
+            name: variable.shape
+            for name, variable in variables.items()
+            if name.startswith("backbone.") or name in state
+        },
         {name: value.shape for name, value in state.items()},
     )
     if difference:
         raise InputError(f"{path} does not fit the model: it {difference}")
-    for name, variable in variables.items():
-        variable.set_value(jax.device_put(state[name]))
+    for name, value in state.items():
+        variables[name].set_value(jax.device_put(value))
     return manifest
+
+
+def _fit_positions(embedding: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A position embedding on the grid that `shape` has, if both are square."""
+    from jaxcrop.models.vit import resize_positions  # noqa: PLC0415
+
+    grid, wanted = (round((count - 1) ** 0.5) for count in (embedding.shape[1], shape[1]))
+    if grid == wanted or embedding.shape[1] != grid**2 + 1:
+        return embedding
+    return np.asarray(resize_positions(embedding, (wanted, wanted)))
 
 
 def state_variables(module: "nnx.Module") -> "dict[str, nnx.Variable]":
@@ -142,29 +165,6 @@ def state_variables(module: "nnx.Module") -> "dict[str, nnx.Variable]":
 
     state = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
     return {".".join(map(str, path)): variable for path, variable in state}
-
-
-def flatten(params: dict, prefix: str = "") -> dict[str, np.ndarray]:
-    """A nested state by path, written as in `state_variables`."""
-    flat = {}
-    for key, value in params.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def unflatten(flat: dict[str, np.ndarray]) -> dict:
-    """The inverse of `flatten`."""
-    nested: dict = {}
-    for path, value in flat.items():
-        *parents, name = path.split(".")
-        node = nested
-        for key in parents:
-            node = node.setdefault(key, {})
-        node[name] = value
-    return nested
 
 
 def mismatch(expected: dict[str, tuple], found: dict[str, tuple]) -> str | None:

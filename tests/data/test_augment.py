@@ -1,5 +1,7 @@
 """Cropping against PyTorch's interpolation, drawing against torchvision's distribution."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,9 +64,14 @@ def test_image_and_label_move_together():
     assert len(flips) > 1
 
 
-def test_normalise_divides_and_clips():
+def test_normalise_shifts_divides_and_clips():
     image = np.array([0, 1779, 3558, 9000], np.uint16).reshape(1, 2, 2, 1)
-    clipped = normalise(jnp.asarray(image), BandInput(("B04",), (3558.0,), True))
+    clipped = normalise(jnp.asarray(image), BandInput(("B04",), (0.0,), (3558.0,), clip=True))
     np.testing.assert_allclose(np.ravel(clipped), [0, 0.5, 1, 1])
-    free = normalise(jnp.asarray(image), BandInput(("B04",), (10_000.0,), False))
+    free = normalise(jnp.asarray(image), BandInput(("B04",), (0.0,), (10_000.0,), clip=False))
     np.testing.assert_allclose(np.ravel(free), [0, 0.1779, 0.3558, 0.9], rtol=1e-6)
+    two = BandInput(("B04", "B08"), (1000.0, 500.0), (2000.0, 4000.0), clip=False)
+    pixel = jnp.asarray([[[[0, 2500]]]], jnp.uint16)
+    np.testing.assert_array_equal(np.ravel(normalise(pixel, two)), [-0.5, 0.5])
+    clipped = normalise(pixel, dataclasses.replace(two, clip=True))
+    np.testing.assert_array_equal(np.ravel(clipped), [0, 0.5])

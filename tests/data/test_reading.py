@@ -7,7 +7,7 @@ from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import evaluation_batches, find_records, training_batches
 from jaxcrop.errors import InputError
 
-ONE_BAND = BandInput(("B08",), (1.0,), clip=False)
+ONE_BAND = BandInput(("B08",), (0.0,), (1.0,), clip=False)
 
 
 @pytest.fixture(scope="module")
@@ -74,5 +74,5 @@ def test_what_is_missing_is_named(synthetic_records):
     with pytest.raises(InputError, match=r"no chips in split holdout"):
         synthetic_records.chips("holdout", ONE_BAND)
     with pytest.raises(InputError, match=r"lacks band B99"):
-        synthetic_records.chips("train", BandInput(("B99",), (1.0,), clip=False))
+        synthetic_records.chips("train", BandInput(("B99",), (0.0,), (1.0,), clip=False))
     assert synthetic_records.classes("train") == (4, 5)

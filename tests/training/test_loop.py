@@ -10,19 +10,16 @@ from jaxcrop.config import TrainConfig
 from jaxcrop.errors import InputError
 from jaxcrop.training.loop import train
 from jaxcrop.training.runs import create_model, open_run, start_run
-from jaxcrop.weights import BAND_INPUT
+from jaxcrop.weights import band_input
 
 
 def _train(folder, records, **settings):
     """Train from random weights in `folder` and return the run."""
-    config = TrainConfig(
-        **{"backbone": "satlas", "region": "africa", "weights": "random", "batch_size": 2},
-        run_dir=folder,
-        **settings,
-    )
+    small = {"architecture": "resnet18", "weights": "random", "batch_size": 2}
+    config = TrainConfig("satlas", "africa", run_dir=folder, **small | settings)
     random = {"family": "satlas", "source": "random"}
-    run = start_run(config, records, random, BAND_INPUT["satlas"])
-    train(run, config, create_model(run.band_input, config.seed), records)
+    run = start_run(config, records, random, band_input("satlas"))
+    train(run, config, create_model(run), records)
     return run
 
 
@@ -42,7 +39,8 @@ def _log(run):
 
 
 def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, synthetic_records):
-    settings = {"eval_every": 2, "freeze": True}
+    """With a ViT, whose maps a trained neck makes a pyramid of."""
+    settings = {"architecture": "vit-s16", "eval_every": 2, "freeze": True}
     whole = _train(tmp_path / "whole", synthetic_records, steps=4, **settings)
     _train(tmp_path / "parts", synthetic_records, steps=2, **settings)
     parts = _train(tmp_path / "parts", synthetic_records, steps=4, **settings)
@@ -51,15 +49,18 @@ def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, synthetic_records):
     assert all(np.array_equal(expected[path], got[path]) for path in expected)
     assert _log(whole) == _log(parts)
 
-    # The frozen backbone is as it began, statistics too; the decoder and its statistics moved.
-    begun = _arrays(create_model(whole.band_input, seed=0))
+    # The frozen backbone is as it began; neck, decoder and their statistics moved.
+    begun = _arrays(create_model(whole))
+    assert {path[0] for path in begun} == {"backbone", "neck", "decoder"}
     for path, value in expected.items():
         assert np.array_equal(value, begun[path]) == (path[0] == "backbone"), path
 
     with pytest.raises(InputError, match=r"a run with seed 0, not 1: .*another --run-dir"):
         _train(tmp_path / "parts", synthetic_records, steps=4, seed=1, **settings)
     with pytest.raises(InputError, match="a run with freeze True, not False"):
-        _train(tmp_path / "parts", synthetic_records, steps=4, eval_every=2, freeze=False)
+        _train(tmp_path / "parts", synthetic_records, steps=4, **settings | {"freeze": False})
+    with pytest.raises(InputError, match="a run with architecture vit-s16, not resnet18"):
+        _train(tmp_path / "parts", synthetic_records, steps=4)
 
 
 def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path, synthetic_records):
@@ -71,7 +72,7 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path, syn
         int(path.name) for path in (run.folder / "checkpoints").iterdir() if path.name.isdigit()
     }
     assert kept == {best, 3}
-    assert run.title == "africa: satlas ResNet-50 (random weights), U-Net, synthetic sact 1.0.0"
+    assert run.title == "africa: satlas ResNet-18 (random weights), U-Net, synthetic sact 1.0.0"
     assert run.classes == (4, 5)
     assert open_run(run.folder).band_input == run.band_input
 

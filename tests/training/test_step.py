@@ -9,7 +9,7 @@ from jax.sharding import AxisType, Mesh
 
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
-from jaxcrop.models.layers import BatchNorm, Conv
+from jaxcrop.models.layers import BatchNorm, Conv, widened
 from jaxcrop.training.mesh import data_mesh, put_batch, replicated
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.step import (
@@ -20,7 +20,7 @@ from jaxcrop.training.step import (
     split_model,
 )
 
-BANDS = BandInput(("B04", "B08"), (3000.0, 5000.0), clip=False)
+BANDS = BandInput(("B04", "B08"), (0.0, 0.0), (3000.0, 5000.0), clip=False)
 
 
 class Tiny(nnx.Module):
@@ -33,7 +33,7 @@ class Tiny(nnx.Module):
         )
 
     def __call__(self, image):
-        return self.decoder(jax.nn.relu(self.backbone(image)))
+        return widened(self.decoder(jax.nn.relu(self.backbone(image))))
 
 
 def _batch(seed, size=4):
@@ -72,7 +72,7 @@ def test_two_devices_compute_what_one_computes():
     results = []
     for mesh in (_one_device(), data_mesh()):
         definition, optimizer, state = _state(mesh, freeze=False)
-        step = make_train_step(definition, optimizer, BANDS, mesh)
+        step = make_train_step(definition, optimizer, BANDS, "float32", mesh)
         state, loss = step(state, put_batch(_batch(0), mesh), jax.random.key(0))
         results.append((float(loss), _arrays(state.optimizer[0].mu), _arrays(state.rest)))
     assert data_mesh().size == 2
@@ -83,13 +83,35 @@ def test_two_devices_compute_what_one_computes():
             np.testing.assert_allclose(one[name], two[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_in_bfloat16_only_the_network_is_narrow():
+    """Nearly the loss and statistics of float32; all that is kept stays in float32."""
+    mesh = _one_device()
+    batch, results = put_batch(_batch(0), mesh), []
+    for dtype in ("float32", "bfloat16"):
+        definition, optimizer, state = _state(mesh, freeze=False)
+        step = make_train_step(definition, optimizer, BANDS, dtype, mesh)
+        state, loss = step(state, batch, jax.random.key(0))
+        statistics = make_statistics_step(definition, BANDS, dtype, mesh)
+        rest = statistics(state.trained, state.rest, batch, jnp.asarray(0))
+        evaluate = make_eval_step(definition, BANDS, dtype, range(1, 6), mesh)
+        result = evaluate((state.trained, rest), batch)
+        kept = _arrays(state.trained) | _arrays(rest)
+        assert {array.dtype for array in kept.values()} == {np.dtype("float32")}
+        results.append((float(loss), float(result.loss_sum), _arrays(rest)))
+    (loss, loss_sum, rest), (narrow_loss, narrow_sum, narrow_rest) = results
+    assert 0 < abs(narrow_loss / loss - 1) < 0.01
+    assert 0 < abs(narrow_sum / loss_sum - 1) < 0.01
+    for name, value in rest.items():
+        np.testing.assert_allclose(narrow_rest[name], value, rtol=0.05, atol=0.02, err_msg=name)
+
+
 @pytest.mark.parametrize("freeze", [True, False])
 def test_frozen_means_frozen(freeze):
     mesh = _one_device()
     definition, optimizer, state = _state(mesh, freeze=freeze)
     before = _arrays(state.trained) | _arrays(state.rest)
-    step = make_train_step(definition, optimizer, BANDS, mesh)
-    statistics = make_statistics_step(definition, BANDS, mesh)
+    step = make_train_step(definition, optimizer, BANDS, "float32", mesh)
+    statistics = make_statistics_step(definition, BANDS, "float32", mesh)
     for seed in range(2):
         batch = put_batch(_batch(seed), mesh)
         state, _ = step(state, batch, jax.random.key(0))
@@ -111,7 +133,7 @@ def test_statistics_are_the_mean_over_batches():
     kernel = weights["backbone.layers.0.kernel"].transpose(3, 2, 0, 1)
     conv.weight = torch.nn.Parameter(torch.from_numpy(kernel.copy()))
     norm = torch.nn.BatchNorm2d(8, momentum=None)
-    step = make_statistics_step(definition, BANDS, mesh)
+    step = make_statistics_step(definition, BANDS, "float32", mesh)
     rest = state.rest
     for k in range(3):
         batch = _batch(k)
@@ -127,7 +149,7 @@ def test_only_classes_of_the_training_labels_are_predicted():
     mesh = data_mesh()
     definition, _, state = _state(mesh, freeze=False)
     batch = _batch(0)
-    step = make_eval_step(definition, BANDS, (2, 5), mesh)
+    step = make_eval_step(definition, BANDS, "float32", (2, 5), mesh)
     result = step((state.trained, state.rest), put_batch(batch, mesh))
     predicted = np.asarray(result.confusion).sum((0, 1))
     assert set(np.flatnonzero(predicted)) == {2, 5}
