@@ -57,9 +57,10 @@ def test_the_wheel_trains_in_an_empty_environment(wheel, tmp_path):
     assert run("-c", absent).split() == ["None"] * 3
     out = run(
         *("-m", "jaxcrop.train", "--backbone", "satlas", "--region", "africa", "--demo"),
-        *("--steps", "2", "--batch-size", "1", "--run-dir", "demo"),
+        *("--architecture", "resnet18", "--steps", "2", "--batch-size", "1"),
+        *("--run-dir", "demo"),
     )
-    assert "africa: satlas ResNet-50 (random weights), U-Net, synthetic sact 1.0.0" in out
+    assert "africa: satlas ResNet-18 (random weights), U-Net, synthetic sact 1.0.0" in out
     for name in (
         "map.tif",
         "map.png",

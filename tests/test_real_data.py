@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[1] / "experiments" / "real" / "train_and_map.py"
 def test_real_pixels_train_and_map(shared_data, tmp_path, dataset, folder):
     script = runpy.run_path(str(SCRIPT))
     given = shared_data / folder
-    script["main"](script["Arguments"](dataset, given, tmp_path, steps=2))
+    script["main"](script["Arguments"](dataset, given, tmp_path, 2, "resnet18"))
     scores = json.loads((tmp_path / "run/evaluation/test/metrics.json").read_text())
     assert scores["synthetic"] is False
     assert 0 <= scores["model"]["overall_accuracy"] <= 1

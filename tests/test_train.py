@@ -63,6 +63,25 @@ def test_a_run_explains_itself(run):
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
 
 
+def test_the_trained_model_goes_back_to_pytorch(run, tmp_path):
+    """Exported, loaded strictly by segmentation_models_pytorch, it gives the same logits."""
+    torch = pytest.importorskip("torch")
+    timm()
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    from safetensors.torch import load_file
+
+    from jaxcrop.training.runs import open_run
+
+    weights_convert(["export", str(run), str(tmp_path / "unet.safetensors"), "--layout", "smp"])
+    theirs = smp.Unet("resnet50", encoder_weights=None, in_channels=9, classes=len(CLASSES))
+    theirs.load_state_dict(load_file(tmp_path / "unet.safetensors"), strict=True)
+    image = np.random.default_rng(0).random((1, 64, 64, 9), dtype=np.float32)
+    with torch.no_grad():
+        want = theirs.eval()(torch.from_numpy(image).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    got = open_run(run).model("best")(image)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * want.abs().max())
+
+
 def test_scores_equal_torchmetrics_and_scikit_learn(run, synthetic_records, capsys):
     """The figures printed and stored, recomputed from the per-chip matrices by other libraries."""
     torch = pytest.importorskip("torch")

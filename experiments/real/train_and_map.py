@@ -24,7 +24,7 @@ from jaxcrop_datasets.crop_chips import CropChips, build_records
 from rasterio.transform import Affine, from_origin
 
 from jaxcrop.cli import exit_on_input_error
-from jaxcrop.config import TrainConfig
+from jaxcrop.config import ARCHITECTURE_TITLES, TrainConfig
 from jaxcrop.crops import IGNORE, MAIZE, OTHER, SOYBEAN, WHEAT
 from jaxcrop.data.reading import find_records
 from jaxcrop.errors import InputError
@@ -136,6 +136,8 @@ class Arguments:
     """Folder that receives everything."""
     steps: int = 60
     """Optimiser steps."""
+    architecture: Literal[tuple(ARCHITECTURE_TITLES)] = "resnet50"  # type: ignore[valid-type]
+    """The backbone."""
 
 
 def main(arguments: Arguments) -> None:
@@ -150,6 +152,7 @@ def main(arguments: Arguments) -> None:
     config = TrainConfig(
         backbone="ssl4eo",
         region=arguments.dataset,
+        architecture=arguments.architecture,
         weights="random",
         bands=builder.BANDS,
         run_dir=arguments.out / "run",

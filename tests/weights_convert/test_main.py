@@ -77,7 +77,7 @@ def test_verify_against_torch_prints_every_map(source, capsys):
         *(f"map {number}" for number in range(1, 6)),
         "input gradient",
     ]
-    assert "(3, 2, 2, 512)" in rows[4]
+    assert "(1, 2, 2, 512)" in rows[4]
 
 
 def test_verify_against_torch_fails_where_the_models_differ(source, capsys, monkeypatch):

@@ -12,14 +12,12 @@ from matrix import CASES, measure  # noqa: E402
 
 # The published set, its grammar and wrapper, and an image of few windows or patches.
 CHOSEN = {
-    ("ssl4eo-resnet18-moco", "timm-resnet", "moco"): 96,
+    ("ssl4eo-l-resnet18-tm-toa-moco", "timm-resnet", "plain"): 96,
     ("ssl4eo-resnet50-dino", "timm-resnet", "dino"): 64,
     ("satlas-resnet152-si-ms", "torchvision-resnet", "satlas"): 64,
-    ("imagenet-resnet50-v1", "timm-resnet", "smp"): 64,
     ("ssl4eo-vit-s16-mae", "timm-vit", "mae"): 80,
     ("imagenet-vit-b16-augreg", "timm-vit", "plain"): 48,
     ("ssl4eo-vit-s14-softcon", "timm-vit", "plain"): 70,
-    ("ssl4eo-l-vit-s16-etm-sr-simclr", "timm-vit", "plain"): 64,
     ("satlas-swin-v2-t-si-ms", "torchvision-swin", "satlas"): 64,
     ("satlas-swin-v2-b-si-ms-torchgeo", "torchvision-swin", "plain"): 40,
     ("imagenet-swin-v2-t-microsoft", "timm-swin", "plain"): 256,
