@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,13 @@ from jaxcrop.weights.converted import (
     state_variables,
 )
 from jaxcrop.weights.safetensors import Spec, release
-from weights_convert.layouts import Recognised, model_state, tensors_by_name
+from weights_convert.layouts import Recognised, model_state, published_as, tensors_by_name
 from weights_convert.names import Tensors
 from weights_convert.reader import read_checkpoint
 
 _FINAL_NORM = {"backbone.norm.scale": 1.0, "backbone.norm.bias": 0.0}
+_COLUMNS = 8
+_PIECE = 16 << 20
 _FLOAT32 = np.dtype(np.float32)
 
 
@@ -46,23 +48,22 @@ class Conversion:
         if view.dtype.kind != "f" and view.dtype != ml_dtypes.bfloat16:
             raise InputError(f"{self.source} stores {name} as {view.dtype}, not as floating point")
         with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(view, dtype=np.float32)
+            array = _in_order(view)
         release(view)
         if not np.isfinite(array).all():
             raise InputError(f"{self.source} holds values in {name} that are not finite in float32")
         return array
 
-    def arrays(self) -> Iterator[np.ndarray]:
-        """Every tensor in turn as it is written, the next few prepared beside the present one."""
-        ahead = 2
-        names = list(self.tensors)
-        with ThreadPoolExecutor(ahead) as pool:
-            waiting = [pool.submit(self.float32, name) for name in names[:ahead]]
-            for name in [*names[ahead:], *[None] * min(ahead, len(names))]:
-                array = waiting.pop(0).result()
-                if name is not None:
-                    waiting.append(pool.submit(self.float32, name))
-                yield array
+
+def _in_order(view: np.ndarray) -> np.ndarray:
+    """A contiguous float32 copy, made so that what is read and what is written fit the cache."""
+    if view.ndim < 2:
+        return np.array(view, np.float32)
+    array = np.empty(view.shape, np.float32)
+    for first in range(0, view.shape[-1], _COLUMNS):  # PyTorch's first axis, and so far apart
+        columns = np.s_[..., first : first + _COLUMNS]
+        array[columns] = view[columns]
+    return array
 
 
 def convert(source: str | Path, destination: str | Path, like: str | None = None) -> dict:
@@ -76,17 +77,19 @@ def convert(source: str | Path, destination: str | Path, like: str | None = None
     refuse_existing(destination)
     conversion = plan(source, like)
     specs = {name: Spec(_FLOAT32, view.shape) for name, view in conversion.tensors.items()}
-    save_converted(destination, conversion.manifest, specs, conversion.arrays())
+    save_converted(destination, conversion.manifest, specs, map(conversion.float32, specs))
     return conversion.manifest
 
 
 def plan(source: Path, like: str | None = None) -> Conversion:
     """What `convert` writes, before it is written. Raises InputError as `convert` does."""
-    with ThreadPoolExecutor(1) as pool:  # the hash is taken while the file is read and checked
-        sha256 = pool.submit(_sha256, source)
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(_sha256, source)
         tensors = tensors_by_name(read_checkpoint(source))
-    recognised, ours, dropped = model_state(tensors, source.name, sha256.result(), like)
-    expected = _expected_shapes(recognised, ours)
+        recognised, ours, dropped = model_state(tensors, source.name)
+        expected = _expected_shapes(recognised, ours)
+        sha256 = hashing.result()
+    entry, exact = published_as(recognised, source.name, sha256, like)
     filled = {}
     if recognised.grammar.kind == "vit":
         for name, value in _FINAL_NORM.items():
@@ -102,25 +105,12 @@ def plan(source: Path, like: str | None = None) -> Conversion:
             f"{source} does not fill jaxcrop's {recognised.architecture}: "
             f"in our names, it {difference}"
         )
-    return Conversion(
-        source, _manifest(recognised, source.name, sha256.result(), dropped, filled), ours
-    )
-
-
-def _manifest(
-    recognised: Recognised,
-    source: str,
-    sha256: str,
-    dropped: dict[str, str],
-    filled: dict[str, str],
-) -> dict:
-    entry = recognised.entry
     bands = entry.band_input
-    return {
-        "source": source,
+    manifest = {
+        "source": source.name,
         "sha256": sha256,
         "like": entry.name,
-        "published": recognised.exact,
+        "published": exact,
         "family": entry.family,
         "layout": recognised.layout,
         "architecture": recognised.architecture,
@@ -135,14 +125,17 @@ def _manifest(
         "filled": filled,
         "jaxcrop_version": __version__,
     }
+    return Conversion(source, manifest, ours)
 
 
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # which reading the file reports
-        return None
+def _sha256(path: Path) -> str:
+    """The hash of a file, in few pieces: between two, another thread may keep this one waiting."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        buffer = bytearray(_PIECE)
+        while size := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:size])
+    return digest.hexdigest()
 
 
 def _expected_shapes(recognised: Recognised, ours: Tensors) -> Mapping[str, tuple[int, ...]]:

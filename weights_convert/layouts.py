@@ -162,17 +162,12 @@ _SWINS = {(96, (2, 2, 6, 2)): "swin-v2-t", (128, (2, 2, 18, 2)): "swin-v2-b"}
 
 
 class Recognised(NamedTuple):
-    """A file's wrapper, grammar, architecture and stem channels, and the published set it is.
-
-    Where `exact` is false the file is only like `entry`: of its family, with its bands and scale.
-    """
+    """A file's wrapper, grammar, architecture and stem channels."""
 
     wrapper: Wrapper
     grammar: Grammar
     architecture: str
     in_channels: int
-    entry: PublishedWeights
-    exact: bool
 
     @property
     def layout(self) -> str:
@@ -210,16 +205,12 @@ def _walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from _walk(f"{name}.{key}" if name else str(key), child)
 
 
-def model_state(
-    tensors: Tensors, source: str, sha256: str, like: str | None = None
-) -> tuple[Recognised, Tensors, dict[str, str]]:
+def model_state(tensors: Tensors, source: str) -> tuple[Recognised, Tensors, dict[str, str]]:
     """What a file named `source` is, its tensors under our paths and axes, and what is left out.
 
     The arrays are views, save for joined biases; the last part gives the reason for each name left
-    out. Three-channel files of one architecture look the same whoever pretrained them: then the
-    file's SHA-256, or its name, or `like`, the name of a published set, decides. Raises InputError
-    for an unknown layout or architecture, for entries that no rule explains, and where it stays
-    open what the file was pretrained on.
+    out. Raises InputError for an unknown layout or architecture, and for entries that no rule
+    explains.
     """
     wrapper, grammar = _layout(tensors, source)
     inside, origin, dropped = {}, {}, {}
@@ -253,12 +244,58 @@ def model_state(
         )
     channels = _stem_channels(inside[grammar.stem], origin[grammar.stem], source)
     architecture = _architecture(grammar.kind, ours, source)
+    return Recognised(wrapper, grammar, architecture, channels), ours, dropped
+
+
+def published_as(
+    recognised: Recognised, source: str, sha256: str, like: str | None = None
+) -> tuple[PublishedWeights, bool]:
+    """The published set that a file named `source` is or is like, and whether it is that very file.
+
+    Files of one architecture and three channels look the same whoever pretrained them: then the
+    SHA-256, or the name, or `like`, the name of a published set, decides. Raises InputError where
+    it stays open, and where the file cannot be like that set.
+    """
+    wrapper, _, architecture, channels = recognised
     if like is not None:
-        entry = _like(published(like), architecture, channels, source)
-        exact = _is(entry, source, sha256)
-    else:
-        entry, exact = _entry(wrapper, architecture, channels, source=source, sha256=sha256)
-    return Recognised(wrapper, grammar, architecture, channels, entry, exact), ours, dropped
+        entry = published(like)
+        # A model fine-tuned from ImageNet's weights may have the extended stem.
+        fits = {entry.in_channels} | ({13} if entry.family == "imagenet" else set())
+        if entry.architecture != architecture or channels not in fits:
+            raise InputError(
+                f"{source} is a {architecture} of {channels} channels, unlike {like} "
+                f"({entry.architecture}, {entry.in_channels} channels): give another --like"
+            )
+        return entry, _is(entry, source, sha256)
+    candidates = [
+        entry
+        for entry in CATALOGUE.values()
+        if (entry.architecture, entry.in_channels) == (architecture, channels)
+        and entry.family in wrapper.families
+    ]
+    for entry in candidates:
+        if _is(entry, source, sha256):
+            return entry, True
+    if not candidates:
+        raise InputError(
+            f"the stem of {source} takes {channels} channels, unlike any published {architecture} "
+            f"of {', '.join(wrapper.families)}"
+        )
+    open_to = {(entry.family, entry.band_input.bands): entry for entry in reversed(candidates)}
+    if len(open_to) > 1:
+        raise InputError(
+            f"{source} may be of {' or '.join(sorted({family for family, _ in open_to}))}, whose "
+            "files look the same: say which published set it is like, such as "
+            f"{' or '.join(f'--like {entry.name}' for entry in reversed(open_to.values()))}"
+        )
+    return candidates[0], False
+
+
+def _is(entry: PublishedWeights, source: str, sha256: str) -> bool:
+    """Whether a file is the published one, by its hash or the hash in its name, or by its name."""
+    if entry.sha256:
+        return sha256.startswith(entry.sha256) or entry.sha256 in source
+    return entry.file_name == source
 
 
 def inside_wrapper(tensors: Tensors, wrapper: Wrapper) -> Tensors:
@@ -322,50 +359,3 @@ def _stem_channels(stem: np.ndarray, name: str, source: str) -> int:
     if stem.ndim != 4:
         raise InputError(f"{name} of {source} is no 2-D convolution: its shape is {stem.shape}")
     return stem.shape[1]
-
-
-def _is(entry: PublishedWeights, source: str, sha256: str) -> bool:
-    """Whether a file is the published one, by its hash or the hash in its name, or by its name."""
-    if entry.sha256:
-        return sha256.startswith(entry.sha256) or entry.sha256 in source
-    return entry.file_name == source
-
-
-def _like(entry: PublishedWeights, architecture: str, channels: int, source: str):
-    """`entry`, if the file can be like it."""
-    # A model fine-tuned from ImageNet's weights may have the extended stem.
-    fits = {entry.in_channels} | ({13} if entry.family == "imagenet" else set())
-    if entry.architecture != architecture or channels not in fits:
-        raise InputError(
-            f"{source} is a {architecture} of {channels} channels, unlike {entry.name} "
-            f"({entry.architecture}, {entry.in_channels} channels): give another --like"
-        )
-    return entry
-
-
-def _entry(
-    wrapper: Wrapper, architecture: str, channels: int, *, source: str, sha256: str
-) -> tuple[PublishedWeights, bool]:
-    """The published set that a file is or is like, and whether it is that very file."""
-    candidates = [
-        entry
-        for entry in CATALOGUE.values()
-        if (entry.architecture, entry.in_channels) == (architecture, channels)
-        and entry.family in wrapper.families
-    ]
-    for entry in candidates:
-        if _is(entry, source, sha256):
-            return entry, True
-    if not candidates:
-        raise InputError(
-            f"the stem of {source} takes {channels} channels, unlike any published {architecture} "
-            f"of {', '.join(wrapper.families)}"
-        )
-    open_to = {(entry.family, entry.band_input.bands): entry for entry in reversed(candidates)}
-    if len(open_to) > 1:
-        raise InputError(
-            f"{source} may be of {' or '.join(sorted({family for family, _ in open_to}))}, whose "
-            "files look the same: say which published set it is like, such as "
-            f"{' or '.join(f'--like {entry.name}' for entry in reversed(open_to.values()))}"
-        )
-    return candidates[0], False
