@@ -246,6 +246,12 @@ def _append(path: Path, results: Sequence[Result]) -> None:
         )
 
 
+def _write(path: Path, results: Sequence[Result]) -> None:
+    measured = f"{len({result.case for result in results})} of {len(CASES)} cases are measured."
+    with replacing(path) as temporary:
+        temporary.write_text(f"{_INTRODUCTION}\n{measured}\n\n{table(results)}")
+
+
 def main() -> None:
     """Measure every case, or those whose name holds `--only`, and write the table.
 
@@ -264,9 +270,8 @@ def main() -> None:
             _append(kept, results)
             print(table(results).partition(":|\n")[2], end="")
             print(f"{time.monotonic() - began:.0f} s", flush=True)
+            _write(options.out, _read(kept))
     results = _read(kept)
-    with replacing(options.out) as temporary:
-        temporary.write_text(f"{_INTRODUCTION}\n{table(results)}")
     failed = sum(not result.passes for result in results)
     if failed:
         raise SystemExit(f"{failed} of {len(results)} rows are not within the bars")
