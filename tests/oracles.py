@@ -3,7 +3,7 @@
 import pytest
 
 from jaxcrop.errors import InputError
-from weights_convert.oracle import import_torchvision
+from weights_convert.originals import import_torchvision
 
 
 def torchvision():

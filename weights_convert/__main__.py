@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxcrop.cli import exit_on_input_error
 from jaxcrop.errors import InputError
 from jaxcrop.weights.catalogue import CATALOGUE
+from weights_convert.export import LAYOUTS
 from weights_convert.listing import as_json, listing, select
 
 
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--layout",
         required=True,
-        choices=["torchgeo", "timm", "torchvision", "satlas", "smp"],
+        choices=list(LAYOUTS),
         help="whose names to use; smp is a whole U-Net, the others the backbone (satlas with FPN)",
     )
     command.set_defaults(command=_export)

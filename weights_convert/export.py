@@ -12,15 +12,13 @@ from jaxcrop.files import replacing
 from jaxcrop.weights.converted import load_converted, shorten
 from jaxcrop.weights.safetensors import Spec, write_safetensors
 from weights_convert.names import (
-    FPN,
     GRAMMARS,
-    UNET,
-    UNET_HEAD,
-    UPSAMPLE,
+    SMP_DECODER,
     Grammar,
     Part,
     Tensors,
     add_counters,
+    satlas_decoder,
     to_theirs,
 )
 
@@ -31,13 +29,12 @@ _CLASSES = 1000  # of ImageNet, which torchvision's models have unless told othe
 class Library:
     """How a library's files name each kind of backbone, and the decoder they may hold besides.
 
-    `prefixes` stand before the backbone's names, `parts` are the decoder of that name.
+    `prefixes` stand before the backbone's names, `parts` are the decoder.
     """
 
     grammars: Mapping[str, str]
     prefixes: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
-    decoder: str | None = None
 
 
 LAYOUTS = {
@@ -51,20 +48,12 @@ LAYOUTS = {
     "satlas": Library(
         {"resnet": "torchvision-resnet", "swin": "torchvision-swin"},
         {"resnet": "backbone.resnet.", "swin": "backbone.backbone."},
-        (
-            Part("intermediates.0.fpn.", "decoder.fpn.", FPN),
-            Part("intermediates.1.layers.", "decoder.upsample.", UPSAMPLE),
-        ),
-        "fpn",
+        satlas_decoder("intermediates.0.fpn.", "intermediates.1.layers."),
     ),
     "smp": Library(
         {"resnet": "timm-resnet"},
         {"resnet": "encoder."},
-        (
-            Part("decoder.", "decoder.", UNET),
-            Part("segmentation_head.", "decoder.", UNET_HEAD),
-        ),
-        "unet",
+        SMP_DECODER,
     ),
 }
 """Layouts by name.
@@ -99,10 +88,6 @@ def export(source: str | Path, destination: str | Path, layout: str) -> Exported
         fitting = [name for name, other in LAYOUTS.items() if kind in other.grammars]
         raise InputError(f"{layout} has no {architecture}: choose --layout {' or '.join(fitting)}")
     grammar = GRAMMARS[library.grammars[kind]]
-    has_decoder = any(to_theirs(library.parts, path, array) for path, array in state.items())
-    if layout == "smp" and not has_decoder:
-        raise InputError(f"{source} has no U-Net, of which --layout smp is: choose another layout")
-
     # A U-Net's encoder has no classifier; elsewhere it is written where it was kept.
     parts = grammar.parts[:1] if layout == "smp" else grammar.parts
     backbone, decoder, left_out = {}, {}, []
@@ -113,9 +98,11 @@ def export(source: str | Path, destination: str | Path, layout: str) -> Exported
             decoder[found[0]] = found[1]
         else:
             left_out.append(path)
+    if layout == "smp" and not decoder:
+        raise InputError(f"{source} has no U-Net, of which --layout smp is: choose another layout")
     if lost := [path for path in left_out if path.startswith("backbone.")]:
         raise InputError(f"{grammar.name} has no place for {shorten(lost)}: choose another layout")
-    invented = {} if layout == "smp" else _classifier(grammar, state, _width(architecture))
+    invented = {} if layout == "smp" else _classifier(grammar, state, architecture)
     prefix = library.prefixes.get(kind, "")
     packed = grammar.pack(backbone | invented)
     tensors = {prefix + name: array for name, array in packed.items()} | add_counters(decoder)
@@ -137,27 +124,21 @@ def _state(source: Path) -> tuple[str, Tensors]:
     return run.config["architecture"], state
 
 
-def _classifier(grammar: Grammar, state: Tensors, width: int) -> Tensors:
-    """What the grammar cannot do without and the state has not, under the library's names.
+def _classifier(grammar: Grammar, state: Tensors, architecture: str) -> Tensors:
+    """What the grammar cannot do without and the state has not, under the library's names."""
+    missing = [rule for rule in grammar.always if f"classifier.{rule.target}" not in state]
+    if not missing:
+        return {}
+    from jaxcrop.models.segmenter import abstract_segmenter  # noqa: PLC0415 - JAX takes a second
 
-    `width` is the number of channels of the coarsest map, which the classifier sees.
-    """
+    width = abstract_segmenter(architecture, "linear", 1, 1).backbone.channels[-1]
     invented = {}
-    for rule in grammar.always:
-        if f"classifier.{rule.target}" not in state:
-            norm = rule.target.startswith("norm.")
-            shape = (width,) if norm else (_CLASSES, width)[: 2 if rule.axes else 1]
-            value = 1 if rule.target == "norm.scale" else 0
-            invented[rule.source] = np.full(shape, value, np.float32)
+    for rule in missing:
+        norm = rule.target.startswith("norm.")
+        shape = (width,) if norm else (_CLASSES, width)[: 2 if rule.axes else 1]
+        value = 1 if rule.target == "norm.scale" else 0
+        invented[rule.source] = np.full(shape, value, np.float32)
     return invented
-
-
-def _width(architecture: str) -> int:
-    from flax import nnx  # noqa: PLC0415
-
-    from jaxcrop.models.backbones import create_backbone  # noqa: PLC0415
-
-    return nnx.eval_shape(lambda: create_backbone(architecture, 1, rngs=nnx.Rngs(0))).channels[-1]
 
 
 def _write(destination: Path, tensors: Tensors) -> None:

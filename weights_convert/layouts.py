@@ -16,14 +16,12 @@ from jaxcrop.errors import InputError
 from jaxcrop.weights.catalogue import CATALOGUE, PublishedWeights, published
 from jaxcrop.weights.converted import shorten
 from weights_convert.names import (
-    FPN,
     GRAMMARS,
-    UNET,
-    UNET_HEAD,
-    UPSAMPLE,
+    SMP_DECODER,
     Grammar,
     Part,
     Tensors,
+    satlas_decoder,
     to_ours,
 )
 
@@ -93,10 +91,7 @@ WRAPPERS = (
             (r"(?:backbone\.){1,3}(?:resnet\.)?", ""),
         ),
         ((r"heads\..+", "a task head of the pretraining"),),
-        parts=(
-            Part("fpn.", "decoder.fpn.", FPN),
-            Part("upsample.", "decoder.upsample.", UPSAMPLE),
-        ),
+        parts=satlas_decoder("fpn.", "upsample."),
         decoder="fpn",
         families=("satlas",),
     ),
@@ -112,10 +107,7 @@ WRAPPERS = (
         ),
         _TRAINING,
         signature="decoder.blocks.0.conv1.0.weight",
-        parts=(
-            Part("decoder.", "decoder.", UNET),
-            Part("segmentation_head.", "decoder.", UNET_HEAD),
-        ),
+        parts=SMP_DECODER,
         decoder="unet",
     ),
     Wrapper(
@@ -213,17 +205,7 @@ def model_state(tensors: Tensors, source: str) -> tuple[Recognised, Tensors, dic
     explains.
     """
     wrapper, grammar = _layout(tensors, source)
-    inside, origin, dropped = {}, {}, {}
-    for name, tensor in tensors.items():
-        reason = wrapper.reason(name)
-        known = wrapper.inside(name) if reason is None else None
-        if known in inside:
-            raise InputError(f"{source} holds both {origin[known]} and {name}, one parameter")
-        if reason is not None:
-            dropped[name] = reason
-        else:
-            key = name if known is None else known
-            inside[key], origin[key] = tensor, name
+    inside, origin, dropped = unwrap(tensors, wrapper, source)
     try:
         unpacked, constants = grammar.unpack(inside)
     except InputError as error:
@@ -298,13 +280,31 @@ def _is(entry: PublishedWeights, source: str, sha256: str) -> bool:
     return entry.file_name == source
 
 
-def inside_wrapper(tensors: Tensors, wrapper: Wrapper) -> Tensors:
-    """The tensors of the model that a file wraps, under the names of its grammar."""
-    return {
-        inside: tensor
-        for name, tensor in tensors.items()
-        if wrapper.reason(name) is None and (inside := wrapper.inside(name)) is not None
-    }
+class Unwrapped(NamedTuple):
+    """Tensors by their names in the grammar, those names in the file, and why others are left."""
+
+    inside: Tensors
+    origin: dict[str, str]
+    dropped: dict[str, str]
+
+
+def unwrap(tensors: Tensors, wrapper: Wrapper, source: str) -> Unwrapped:
+    """What a wrapper holds. Entries outside the model keep their names, for the grammar to refuse.
+
+    Raises InputError where two entries come to one name.
+    """
+    inside, origin, dropped = {}, {}, {}
+    for name, tensor in tensors.items():
+        reason = wrapper.reason(name)
+        if reason is not None:
+            dropped[name] = reason
+            continue
+        known = wrapper.inside(name)
+        if known in inside:
+            raise InputError(f"{source} holds both {origin[known]} and {name}, one parameter")
+        key = name if known is None else known
+        inside[key], origin[key] = tensor, name
+    return Unwrapped(inside, origin, dropped)
 
 
 def parse_layout(layout: str) -> tuple[Wrapper, Grammar]:

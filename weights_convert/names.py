@@ -8,7 +8,7 @@ takes to get from its state dict to ours and back.
 import functools
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -167,6 +167,18 @@ class Part(NamedTuple):
     rules: tuple[Rule, ...]
 
 
+SMP_DECODER = (
+    Part("decoder.", "decoder.", UNET),
+    Part("segmentation_head.", "decoder.", UNET_HEAD),
+)
+"""What a `segmentation_models_pytorch.Unet` holds besides its encoder."""
+
+
+def satlas_decoder(fpn: str, upsample: str) -> tuple[Part, Part]:
+    """What SatlasPretrain's models hold besides the backbone, behind these two prefixes."""
+    return Part(fpn, "decoder.fpn.", FPN), Part(upsample, "decoder.upsample.", UPSAMPLE)
+
+
 @functools.cache
 def _pattern(template: str) -> re.Pattern[str]:
     """The regular expression of a template, its braces as named groups."""
@@ -268,12 +280,6 @@ def _rename_linear(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
     return renamed, {}
 
 
-_TABLES = {
-    "relative_coords_table": "a constant that our module computes, found equal",
-    "relative_position_index": "a constant that our module computes, found equal",
-}
-
-
 def _swin_tables() -> Tensors:
     from jaxcrop.models.swin import (  # noqa: PLC0415 - `--help` need not wait for JAX
         relative_coords_table,
@@ -291,14 +297,14 @@ def _check_tables(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
     kept, dropped, tables = {}, {}, _swin_tables()
     for name, tensor in tensors.items():
         table = name.rpartition(".")[2]
-        if table not in _TABLES:
+        if table not in tables:
             kept[name] = tensor
             continue
         if tensor.shape != tables[table].shape or not np.allclose(tensor, tables[table], atol=1e-6):
             raise InputError(
                 f"{name} is not that of a window of 8 x 8 without rescaling, which alone is known"
             )
-        dropped[name] = _TABLES[table]
+        dropped[name] = "a constant that our module computes, found equal"
     return kept, dropped
 
 
@@ -338,26 +344,19 @@ def _split_biases(tensors: Tensors) -> Tensors:
 
 
 _FC, _HEAD = _linear("fc", "head"), _linear("head", "head")
+_TIMM_RESNET = Grammar(
+    "timm-resnet",
+    signature="layer1.0.conv1.weight",
+    stem="conv1.weight",
+    parts=_parts(RESNET, _FC),
+    unpack=_drop_counters,
+    pack=add_counters,
+)
 GRAMMARS = {
     grammar.name: grammar
     for grammar in (
-        Grammar(
-            "timm-resnet",
-            signature="layer1.0.conv1.weight",
-            stem="conv1.weight",
-            parts=_parts(RESNET, _FC),
-            unpack=_drop_counters,
-            pack=add_counters,
-        ),
-        Grammar(
-            "torchvision-resnet",
-            signature="layer1.0.conv1.weight",
-            stem="conv1.weight",
-            parts=_parts(RESNET, _FC),
-            unpack=_drop_counters,
-            pack=add_counters,
-            always=_FC,
-        ),
+        _TIMM_RESNET,
+        replace(_TIMM_RESNET, name="torchvision-resnet", always=_FC),
         Grammar(
             "timm-vit",
             signature="blocks.0.attn.qkv.weight",

@@ -25,7 +25,7 @@ def write_checkpoint(path: Path) -> None:
     """A Swin-v2-B of nine channels as torchgeo publishes it, with fresh weights."""
     import torch  # noqa: PLC0415
 
-    from weights_convert.oracle import original  # noqa: PLC0415
+    from weights_convert.originals import original  # noqa: PLC0415
 
     module = original("torchvision-swin", "plain", "swin-v2-b", 9).module
     torch.save(module.state_dict(), path)

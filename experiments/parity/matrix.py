@@ -22,20 +22,18 @@ import torch
 from checkpoints import randomise, wrapped
 from safetensors.torch import save_file
 
-from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.files import replacing
-from jaxcrop.models.segmenter import abstract_segmenter
-from jaxcrop.weights import load_weights
-from weights_convert.convert import convert
 from weights_convert.oracle import (
     FEATURE_TOLERANCE,
     GRADIENT_TOLERANCE,
-    Original,
-    compare,
-    original,
+    compare_gradients,
+    compare_maps,
+    converted_model,
     our_maps,
     random_image,
+    torch_maps,
 )
+from weights_convert.originals import Original, original
 
 BFLOAT16_TOLERANCE = 2e-2
 
@@ -187,19 +185,17 @@ def measure(case: Case, sizes: Sequence[int]) -> list[Result]:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         path, theirs = write_file(case, Path(folder), sizes[0])
-        manifest = convert(path, Path(folder) / "out", like=case.like)
+        manifest, model = converted_model(path, case.like)
         layout = case.grammar.replace("torchvision-resnet", "timm-resnet")
         if case.wrapper != "plain":
             layout += f" in {case.wrapper}"
         if (manifest["layout"], manifest["architecture"]) != (layout, case.architecture):
             raise AssertionError(f"{case} was taken for {manifest['layout']}")
-        decoder = manifest["decoder"] or "linear"
-        model = abstract_segmenter(case.architecture, decoder, case.channels, NUM_CLASSES)
-        load_weights(model, Path(folder) / "out")
     for size in sizes:
         image = random_image(case.channels, size)
-        *features, gradient = compare(model, theirs, image)
         high, low = (our_maps(model, image.astype(t)) for t in (np.float32, ml_dtypes.bfloat16))
+        features = compare_maps(high, torch_maps(theirs, image))
+        gradient = compare_gradients(model, theirs, image)
         half = max(
             np.linalg.norm(b - a) / np.linalg.norm(a) for a, b in zip(high, low, strict=True)
         )

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from jaxcrop.models.layers import Conv, ConvTranspose, kaiming_uniform_fan_in
+from jaxcrop.models.layers import Conv, ConvTranspose, kaiming_uniform_fan_in, logits_head
 
 WIDTH = 128
 """Channels of the pyramid and of everything after it."""
@@ -71,10 +71,8 @@ class FPN(nnx.Module):
     def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: nnx.Rngs):
         self.fpn = FeaturePyramid(channels[-4:], rngs=rngs)
         self.upsample = nnx.List(Upsample(rngs=rngs) for _ in range(2))
-        outputs = ((WIDTH, kaiming_uniform_fan_in), (num_classes, initializers.xavier_uniform()))
-        self.head = nnx.List(
-            Conv(WIDTH, o, 3, use_bias=True, kernel_init=init, rngs=rngs) for o, init in outputs
-        )
+        hidden = Conv(WIDTH, WIDTH, 3, use_bias=True, kernel_init=kaiming_uniform_fan_in, rngs=rngs)
+        self.head = nnx.List([hidden, logits_head(WIDTH, num_classes, 3, rngs=rngs)])
 
     def __call__(
         self, features: Sequence[Float[Array, "b _h _w _c"]]

@@ -232,3 +232,28 @@ class BatchNorm(nnx.Module):
                 running.set_value(running[...] + BATCH_NORM_MOMENTUM * step)
         scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         return (wide * scale + (self.bias[...] - mean * scale)).astype(x.dtype)
+
+
+class ConvNormRelu(nnx.Module):
+    """Convolution without bias, batch normalisation, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: nnx.Rngs):
+        self.conv = Conv(
+            in_channels, out_channels, kernel_size, kernel_init=kaiming_uniform_fan_in, rngs=rngs
+        )
+        self.bn = BatchNorm(out_channels, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
+        return jax.nn.relu(self.bn(self.conv(x)))
+
+
+def logits_head(in_channels: int, num_classes: int, kernel_size: int, *, rngs: nnx.Rngs) -> Conv:
+    """The convolution at a decoder's end: with bias, and Xavier's initialisation as in smp."""
+    return Conv(
+        in_channels,
+        num_classes,
+        kernel_size,
+        use_bias=True,
+        kernel_init=initializers.xavier_uniform(),
+        rngs=rngs,
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int8, Int64
 
-from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding, widened
+from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding, add_bias, widened
 from jaxcrop.models.sizes import check_size
 from jaxcrop.models.transformer import Mlp
 
@@ -111,7 +111,7 @@ class WindowAttention(nnx.Module):
         heads = self.logit_scale.shape[0]
         # torchvision stores a bias of the keys and ignores it
         bias = self.qkv.bias[...] * np.repeat(np.array([1, 0, 1], np.float32), c)
-        qkv = (widened(x @ self.qkv.kernel[...].astype(x.dtype)) + bias).astype(x.dtype)
+        qkv = add_bias(x @ self.qkv.kernel[...].astype(x.dtype), bias)
         query, key, value = jnp.moveaxis(qkv.reshape(b, n, t, 3, heads, c // heads), (3, 4), (0, 3))
         wide = jnp.promote_types(x.dtype, jnp.float32)
         # the norms divide the products, not the vectors, which bfloat16 would round once more

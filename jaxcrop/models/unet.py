@@ -4,32 +4,12 @@ from collections.abc import Sequence
 
 import jax
 from flax import nnx
-from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from jaxcrop.models.layers import (
-    BatchNorm,
-    Conv,
-    convolve,
-    convolve_upsampled,
-    kaiming_uniform_fan_in,
-)
+from jaxcrop.models.layers import ConvNormRelu, convolve, convolve_upsampled, logits_head
 
 WIDTHS = (256, 128, 64, 32, 16)
 """Channels after each block, deepest first."""
-
-
-class ConvNormRelu(nnx.Module):
-    """Convolution without bias, batch normalisation, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: nnx.Rngs):
-        self.conv = Conv(
-            in_channels, out_channels, kernel_size, kernel_init=kaiming_uniform_fan_in, rngs=rngs
-        )
-        self.bn = BatchNorm(out_channels, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
-        return jax.nn.relu(self.bn(self.conv(x)))
 
 
 class DecoderBlock(nnx.Module):
@@ -70,14 +50,7 @@ class UNet(nnx.Module):
         self.blocks = nnx.List(
             DecoderBlock(i, s, o, rngs=rngs) for i, s, o in zip(inputs, skips, WIDTHS, strict=True)
         )
-        self.head = Conv(
-            WIDTHS[-1],
-            num_classes,
-            3,
-            use_bias=True,
-            kernel_init=initializers.xavier_uniform(),
-            rngs=rngs,
-        )
+        self.head = logits_head(WIDTHS[-1], num_classes, 3, rngs=rngs)
 
     def __call__(
         self, features: Sequence[Float[Array, "b _h _w _c"]]

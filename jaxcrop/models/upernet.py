@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from jaxcrop.models.layers import Conv, LayerNorm, widened
+from jaxcrop.models.layers import ConvNormRelu, LayerNorm, logits_head, widened
 from jaxcrop.models.pyramid import resize
-from jaxcrop.models.unet import ConvNormRelu
 
 WIDTH = 256
 """Channels of everything between the backbone's maps and the head."""
@@ -70,14 +68,7 @@ class UPerNet(nnx.Module):
         self.laterals = nnx.List(ConvNormRelu(c, WIDTH, 1, rngs=rngs) for c in laterals)
         self.convs = nnx.List(ConvNormRelu(WIDTH, WIDTH, 3, rngs=rngs) for _ in laterals)
         self.fusion = ConvNormRelu((len(laterals) + 1) * WIDTH, WIDTH, 3, rngs=rngs)
-        self.head = Conv(
-            WIDTH,
-            num_classes,
-            1,
-            use_bias=True,
-            kernel_init=initializers.xavier_uniform(),
-            rngs=rngs,
-        )
+        self.head = logits_head(WIDTH, num_classes, 1, rngs=rngs)
 
     def __call__(
         self, features: Sequence[Float[Array, "b _h _w _c"]]

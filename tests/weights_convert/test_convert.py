@@ -10,7 +10,7 @@ from checkpoints import randomise  # noqa: E402
 from jaxcrop.errors import InputError  # noqa: E402
 from jaxcrop.weights import load_converted  # noqa: E402
 from weights_convert.convert import convert  # noqa: E402
-from weights_convert.oracle import original  # noqa: E402
+from weights_convert.originals import original  # noqa: E402
 
 
 @pytest.fixture(scope="module")

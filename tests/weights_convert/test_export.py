@@ -12,7 +12,7 @@ from jaxcrop.errors import InputError  # noqa: E402
 from jaxcrop.weights import load_converted  # noqa: E402
 from weights_convert.convert import convert  # noqa: E402
 from weights_convert.export import export  # noqa: E402
-from weights_convert.oracle import original  # noqa: E402
+from weights_convert.originals import original  # noqa: E402
 
 # library, grammar and wrapper of the file, architecture, channels, and what the file is like
 ROUND_TRIPS = [

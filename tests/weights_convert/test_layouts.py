@@ -15,7 +15,7 @@ from jaxcrop.errors import InputError  # noqa: E402
 from jaxcrop.weights import CATALOGUE  # noqa: E402
 from jaxcrop.weights.converted import MANIFEST_FIELDS  # noqa: E402
 from weights_convert.convert import plan  # noqa: E402
-from weights_convert.oracle import original  # noqa: E402
+from weights_convert.originals import original  # noqa: E402
 
 
 def expanded(state):

@@ -14,7 +14,7 @@ from jaxcrop.weights import CATALOGUE, load_converted  # noqa: E402
 from jaxcrop.weights.converted import save_converted  # noqa: E402
 from jaxcrop.weights.safetensors import Spec  # noqa: E402
 from weights_convert.__main__ import main  # noqa: E402
-from weights_convert.oracle import original  # noqa: E402
+from weights_convert.originals import original  # noqa: E402
 
 
 @pytest.fixture(scope="module")
