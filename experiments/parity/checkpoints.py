@@ -13,8 +13,9 @@ State = Mapping[str, torch.Tensor]
 def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     """Give every weight, bias and running statistic of a torch module a random value, in place.
 
-    Fresh models hide errors behind zeros and ones. Weights keep the scale of their fan-in, so that
-    activations stay near 1; running variances are positive. Returns the module in eval mode.
+    Fresh models hide errors behind zeros and ones. Weights keep the scale of their fan-in, and the
+    blocks of a ResNet add little each, as in trained ones, so that activations stay near 1 even
+    after fifty blocks; running variances are positive. Returns the module in eval mode.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -30,6 +31,9 @@ def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
                 tensor.copy_(1 + 0.2 * noise)
             else:
                 tensor.copy_(0.1 * noise)
+        for block in module.modules():
+            if hasattr(block, "bn2") and hasattr(block, "downsample"):
+                getattr(block, "bn3", block.bn2).weight.mul_(0.3)
     return module.eval()
 
 
