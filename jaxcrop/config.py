@@ -48,6 +48,8 @@ class TrainConfig:
     weights_convert list` prints the names, `... fetch NAME` gets a set."""
     data_dir: Path | None = None
     """Folder of the built records (default: $JAXCROP_DATA_DIR, else ~/.cache/jaxcrop/data)."""
+    variant: str = "standard"
+    """Variant of the records: `paper-raw` has the paper's labels and radiometry."""
     run_dir: Path | None = None
     """Folder that receives the run; the same command resumes it (default:
     runs/REGION-BACKBONE-ARCHITECTURE-DECODER)."""

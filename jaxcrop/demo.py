@@ -5,6 +5,7 @@ import time
 
 from jaxcrop.config import TrainConfig
 from jaxcrop.data.build import build
+from jaxcrop.data.places import PLACES
 from jaxcrop.data.reading import find_records
 from jaxcrop.data.synthetic import write_region, write_scene
 from jaxcrop.predict import PredictConfig, predict
@@ -36,7 +37,11 @@ def run(config: TrainConfig) -> None:
     crop_map = config.run_dir / "map.tif"
     picture = config.run_dir / "map.png"
     scene, truth = folder / "scene.tif", folder / "truth.tif"
-    predict(PredictConfig(config.run_dir, scene, crop_map, picture=picture, truth=truth))
+    # The records are without the offset of processing baseline 04.00; a scene comes with it.
+    offset = PLACES[config.region].offset
+    predict(
+        PredictConfig(config.run_dir, scene, crop_map, picture=picture, truth=truth, offset=offset)
+    )
 
     minutes = (time.monotonic() - began) / 60
     print(f"\nThe demo took {minutes:.1f} minutes. All of its data is synthetic.")

@@ -14,7 +14,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train and evaluate as the arguments say; `--demo` draws the data and maps a scene as well."""
     with exit_on_input_error():
         config = parse_train_config(argv)
-        _check_builder(config.region)
         config = dataclasses.replace(config, run_dir=config.run_dir or _default_run_dir(config))
         if config.demo:
             from jaxcrop import demo  # noqa: PLC0415
@@ -39,7 +38,7 @@ def train_and_evaluate(config: TrainConfig) -> None:
 
     dataset = REGIONS[config.region].dataset
     data_dir = config.data_dir or default_data_dir()
-    records = find_records(data_dir, dataset)
+    records = find_records(data_dir, dataset, config.variant)
     name = config.weights
     if name == "published":
         name = weights.default_weights(config.backbone, config.architecture).name
@@ -52,8 +51,9 @@ def train_and_evaluate(config: TrainConfig) -> None:
     missing = []
     if records is None:
         missing.append(
-            f"the records of {dataset} in {data_dir} (`python -m jaxcrop.data build {dataset} "
-            "--source DIR` builds them, or --demo draws a synthetic region)"
+            f"the records of {dataset} in {data_dir}, variant {config.variant} (`python -m "
+            f"jaxcrop.data build {dataset} --source DIR` builds them, or --demo draws a synthetic "
+            "region)"
         )
     if published is not None and weights_dir is None:
         missing.append(
@@ -91,18 +91,6 @@ def _check_fit(config: TrainConfig, weights: str, family: str, architecture: str
                 f"{weights} holds weights of {found}, not {wanted}: give {flag} {found}, or other "
                 "--weights"
             )
-
-
-def _check_builder(region: str) -> None:
-    """Raise InputError where the dataset of `region` has no builder yet."""
-    from jaxcrop.data.build import dataset_names  # noqa: PLC0415
-
-    known = [name for name, place in REGIONS.items() if place.dataset in dataset_names()]
-    if region not in known:
-        raise InputError(
-            f"--region {region} needs a builder of {REGIONS[region].dataset}, which this version "
-            f"lacks: choose {' or '.join(known)}"
-        )
 
 
 def _default_run_dir(config: TrainConfig) -> Path:

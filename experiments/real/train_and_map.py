@@ -20,7 +20,7 @@ import numpy as np
 import rasterio
 import tensorflow_datasets as tfds
 import tyro
-from jaxcrop_datasets.crop_chips import CropChips, build_records
+from jaxcrop_datasets.crop_chips import CropChips, build_records, variants
 from rasterio.transform import Affine, from_origin
 
 from jaxcrop.cli import exit_on_input_error
@@ -39,6 +39,7 @@ class SmallChips(CropChips, skip_registration=True):
     """What the two datasets have in common."""
 
     SIZE = 64
+    BUILDER_CONFIGS: ClassVar = variants("standard")
     HOMEPAGE = ""
     LICENSE = ""
     VERSION = tfds.core.Version("1.0.0")
@@ -52,7 +53,7 @@ class UpIndia(SmallChips, skip_registration=True):
     name = "up_india"
     BANDS = FILE_BANDS = ("B02", "B03", "B04", "B08")
     CODES: ClassVar = {0: ("not labelled", IGNORE), 1: ("wheat", WHEAT), 2: ("mustard", OTHER)}
-    DATE = "2026-02-01"
+    YEAR, DAY = 2026, "02-01"
 
 
 class Pastis(SmallChips, skip_registration=True):
@@ -67,7 +68,7 @@ class Pastis(SmallChips, skip_registration=True):
         )
         for code in range(20)
     }
-    DATE = "2019-07-01"
+    YEAR, DAY = 2019, "07-01"
 
 
 def write_up_india(given: Path, source: Path) -> None:

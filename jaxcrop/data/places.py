@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 
-from jaxcrop.crops import IGNORE, MAIZE, OTHER, RICE, SOYBEAN, WHEAT
+from jaxcrop.crops import IGNORE, OTHER
 
 WILD = ("shrub", "trees", "water", "road", "roof")
 """Spectra of land that is no field, in the order of a place's `wild_codes`."""
@@ -90,9 +90,10 @@ PLACES = {
         days=10,
         calendar=0,
         crops=(
-            (WHEAT, "wheat", 0.30), (MAIZE, "maize", 0.16), (SOYBEAN, "soybean", 0.05),
-            (RICE, "rice", 0.04), (OTHER, "barley", 0.15), (OTHER, "rapeseed", 0.08),
-            (OTHER, "meadow", 0.16), (OTHER, "vineyard", 0.06),
+            (3301010101, "wheat", 0.30), (3301010600, "maize", 0.16),
+            (3301160000, "soybean", 0.05), (3301010700, "rice", 0.04),
+            (3301010401, "barley", 0.15), (3301060401, "rapeseed", 0.08),
+            (3302000000, "meadow", 0.16), (3303060000, "vineyard", 0.06),
         ),
         wild_codes=(0, 0, 0, 0, 0),
         wild_crop=IGNORE,

@@ -62,7 +62,7 @@ class Drawing(NamedTuple):
     """
 
     image: NDArray[np.uint16]
-    code: NDArray[np.uint8]
+    code: NDArray[np.uint8 | np.uint32]
     crop: NDArray[np.uint8]
     surveyed: NDArray[np.bool_]
     day: date
@@ -144,10 +144,11 @@ def draw(region: str, height: int, width: int, seed: tuple[int, ...]) -> Drawing
     surface = _surface(rng, place, land, noise, day.timetuple().tm_yday + place.calendar)
     image = _seen_from_space(rng, place, surface)
     crops = np.array([_harmonised(region, cover) for _, cover, _ in place.crops], np.uint8)
-    codes = np.array([code for code, _, _ in place.crops], np.uint8)
+    smallest = np.min_scalar_type(max(*place.wild_codes, *(code for code, _, _ in place.crops)))
+    codes = np.array([code for code, _, _ in place.crops], smallest)
     field_crop = land.crop_of_field[land.field]
     is_field = land.wild < 0
-    wild_codes = np.array(place.wild_codes, np.uint8)
+    wild_codes = np.array(place.wild_codes, smallest)
     code = np.where(is_field, codes[field_crop], wild_codes[land.wild])
     crop = np.where(is_field, crops[field_crop], place.wild_crop).astype(np.uint8)
     piece = np.s_[:height, :width]
@@ -386,7 +387,7 @@ def _write_image(path: Path, image, crs: str, transform, day: date) -> None:
     order = [SENTINEL2_BANDS.index(band) for band in PUBLISHED_BANDS]
     with rasterio.open(
         path, "w", driver="GTiff", height=height, width=width, count=bands, dtype="uint16",
-        crs=crs, transform=transform, compress="deflate", predictor=2, zlevel=1, tiled=True,
+        crs=crs, transform=transform,
     ) as file:  # fmt: skip
         file.write(np.ascontiguousarray(image.transpose(2, 0, 1)[order]))
         file.descriptions = PUBLISHED_BANDS
@@ -396,7 +397,7 @@ def _write_image(path: Path, image, crs: str, transform, day: date) -> None:
 def _write_labels(path: Path, labels, crs: str, transform, colours=None) -> None:
     height, width = labels.shape
     with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=1, dtype="uint8",
+        path, "w", driver="GTiff", height=height, width=width, count=1, dtype=labels.dtype,
         crs=crs, transform=transform, compress="deflate", tiled=True,
     ) as file:  # fmt: skip
         file.write(labels, 1)

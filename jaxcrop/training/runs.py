@@ -128,6 +128,7 @@ def start_run(
         config={k: v for k, v in settings.items() if k not in ("data_dir", "run_dir")},
         data={
             "dataset": records.name,
+            "variant": records.variant,
             "version": records.version,
             "folder": str(records.folder.absolute()),
             "sizes": records.sizes,

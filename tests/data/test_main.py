@@ -24,7 +24,7 @@ def test_draw_then_build(tmp_path, monkeypatch, capsys):
     assert "3 synthetic chips of africa" in printed
     for split in ("train", "validation", "test"):
         assert f"{split}: 1 synthetic chips" in printed
-    folder = tmp_path / "records" / "sact" / "1.0.0"
+    folder = tmp_path / "records" / "sact" / "standard" / "2.0.0"
     assert str(folder) in printed
     builder = tfds.builder_from_directory(folder)
     record = builder.as_data_source(split="test")[0]
@@ -38,7 +38,9 @@ def test_default_data_dir(monkeypatch):
     assert str(default_data_dir()) == "/home/someone/.cache/jaxcrop/data"
 
 
-@pytest.mark.parametrize("verb", [[], ["build"], ["synthetic"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["build"], ["card"], ["cut"], ["fetch"], ["show"], ["split"], ["synthetic"]]
+)
 def test_help_imports_nothing_heavy(verb):
     program = (
         "import sys\nfrom jaxcrop.data.__main__ import main\n"

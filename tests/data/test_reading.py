@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from jaxcrop.data.bands import BandInput
-from jaxcrop.data.reading import evaluation_batches, find_records, training_batches
+from jaxcrop.data.reading import (
+    InMonths,
+    LeastCloudy,
+    evaluation_batches,
+    find_records,
+    training_batches,
+)
 from jaxcrop.errors import InputError
 
 ONE_BAND = BandInput(("B08",), (0.0,), (1.0,), clip=False)
@@ -56,17 +62,17 @@ def test_evaluation_fills_the_last_batch_with_ignored_chips(chips):
 
 
 def test_the_newest_version_is_found(synthetic_region, tmp_path):
-    (tmp_path / "sact").mkdir()
-    built = synthetic_region / "sact" / "1.0.0"
-    for version in ("1.0.0", "1.2.0", "1.10.0"):
-        folder = tmp_path / "sact" / version
-        folder.mkdir()
+    built = synthetic_region / "sact" / "standard" / "2.0.0"
+    for version in ("2.0.0", "2.2.0", "2.10.0"):
+        folder = tmp_path / "sact" / "standard" / version
+        folder.mkdir(parents=True)
         for path in built.iterdir():
             if path.name != "dataset_info.json":
                 (folder / path.name).symlink_to(path)
-        info = (built / "dataset_info.json").read_text().replace("1.0.0", version)
+        info = (built / "dataset_info.json").read_text().replace("2.0.0", version)
         (folder / "dataset_info.json").write_text(info)
-    assert find_records(tmp_path, "sact").version == "1.10.0"
+    assert find_records(tmp_path, "sact").version == "2.10.0"
+    assert find_records(tmp_path, "sact", "paper") is None
     assert find_records(tmp_path, "cdl") is None
 
 
@@ -75,4 +81,56 @@ def test_what_is_missing_is_named(synthetic_records):
         synthetic_records.chips("holdout", ONE_BAND)
     with pytest.raises(InputError, match=r"lacks band B99"):
         synthetic_records.chips("train", BandInput(("B99",), (0.0,), (1.0,), clip=False))
-    assert synthetic_records.classes("train") == (4, 5)
+
+
+def test_classes_and_pixels_are_those_of_the_labels(synthetic_records):
+    for split in ("train", "validation", "test"):
+        labels = np.stack([record["label"] for record in synthetic_records.raw(split)])
+        counts = np.bincount(labels.ravel(), minlength=6)
+        assert synthetic_records.metadata["pixels"][split] == counts.tolist()
+        assert synthetic_records.classes(split) == tuple(np.flatnonzero(counts[1:]) + 1)
+
+
+def test_a_split_can_be_cut_and_smaller_cuts_lie_in_larger(synthetic_records):
+    whole = [chip.chip_id for chip in synthetic_records.chips("train", ONE_BAND)]
+    for count in (1, 3):
+        cut = synthetic_records.chips(f"train[:{count}]", ONE_BAND)
+        assert [chip.chip_id for chip in cut] == whole[:count]
+
+
+def test_chips_are_found_at_their_places(synthetic_records):
+    places = [("test", 0), ("train", 3), ("train", 0)]
+    found = [chip.chip_id for chip in synthetic_records.chips_at(places, ONE_BAND)]
+    expected = [synthetic_records.chips(split, ONE_BAND)[at].chip_id for split, at in places]
+    assert found == expected
+
+
+def test_worker_processes_read_the_same_batches(chips):
+    alone = _marks(training_batches(chips, 2, seed=3), 4)
+    assert _marks(training_batches(chips, 2, seed=3, workers=2), 4) == alone
+
+
+def series(cloudy, days, nodata=None):
+    return {
+        "chip_id": b"a",
+        "cloudy": np.float32(cloudy),
+        "nodata": np.float32(nodata if nodata else [0] * len(days)),
+        "dates": [day.encode() for day in days],
+    }
+
+
+DAYS = ("2020-04-03", "2020-04-28", "2020-06-01", "2020-07-15")
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(1, [2]), (2, [0, 2]), (4, [0, 1, 2, 3]), (6, [0, 1, 2, 2, 2, 3])]
+)
+def test_the_least_cloudy_dates_are_chosen_in_order_and_the_best_fills_up(count, chosen):
+    assert LeastCloudy(count)(series([0.2, 0.5, 0.1, np.nan], DAYS, [0, 0, 0, 0.9])) == chosen
+
+
+def test_each_month_gives_its_least_cloudy_date():
+    record = series([0.2, 0.1, 0.0, 0.0], DAYS)
+    assert InMonths((7, 4))(record) == [3, 1]
+    with pytest.raises(InputError, match=r"chip a has no date in month 5: choose among 4, 6, 7"):
+        InMonths((4, 5))(record)

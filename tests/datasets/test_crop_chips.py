@@ -1,5 +1,6 @@
 """`CropChips` on small hand-made GeoTIFFs, and on real Sentinel-2 tiles."""
 
+import csv
 import itertools
 import json
 import os
@@ -15,7 +16,8 @@ import rasterio
 import rasterio.warp
 import tensorflow_datasets as tfds
 from affine import Affine
-from jaxcrop_datasets.crop_chips import CropChips, build_records, split_chips
+from jaxcrop_datasets.chips import split_chips
+from jaxcrop_datasets.crop_chips import REPORT, CropChips, build_records, variants
 from rasterio.transform import from_origin
 
 from jaxcrop.crops import IGNORE, OTHER, RICE, WHEAT
@@ -33,7 +35,8 @@ class Tiny(CropChips, skip_registration=True):
     FILE_BANDS = ("B04", "B02", "B03")
     CODES: ClassVar = {0: ("rice", RICE), 7: ("wheat", WHEAT), 8: ("x", OTHER), 15: ("-", IGNORE)}
     SIZE = 16
-    DATE = "2017-03-01"
+    YEAR, DAY = 2017, "03-01"
+    BUILDER_CONFIGS: ClassVar = variants("standard")
     HOMEPAGE = "https://example.org"
     LICENSE = "CC-BY-4.0"
 
@@ -100,6 +103,11 @@ def test_record_holds_what_the_files_hold(source, tmp_path):
     assert record["crs"] == b"EPSG:32734"
     assert list(record["dates"]) == [b"2017-03-01"]
     np.testing.assert_array_equal(record["transform"], [10, 0, EAST + 200, 0, -10, NORTH])
+    np.testing.assert_array_equal(record["code"], raw)
+    assert (record["offset"], list(record["offset_source"])) == ([0], [b"year"])
+    blue, green = (by_name[band].astype(int) for band in ("B02", "B03"))
+    np.testing.assert_allclose(record["cloudy"], (np.minimum(blue, green) > 1400).mean())
+    assert record["nodata"] == [0]
 
 
 def test_described_bands_are_ordered_by_name_not_by_file_order(source, tmp_path):
@@ -121,7 +129,9 @@ def test_metadata_names_bands_codes_and_synthetic_chips(source, tmp_path):
     write(source / "chips" / "c2.tif", chip_pixels(2), at=at(2), tags={"SYNTHETIC": "YES"})
     build_records(Tiny, source, tmp_path / "drawn")
     for name, synthetic in (("real", False), ("drawn", True)):
-        metadata = tfds.builder_from_directory(tmp_path / name / "tiny" / "1.0.0").info.metadata
+        metadata = tfds.builder_from_directory(
+            tmp_path / name / "tiny" / "standard" / "1.0.0"
+        ).info.metadata
         assert metadata["bands"] == ["B02", "B03", "B04"]
         assert metadata["codes"]["7"] == {"name": "wheat", "class": WHEAT}
         assert metadata["synthetic"] is synthetic
@@ -275,6 +285,15 @@ def damaged(kind):
         (source / "labels" / "l1.tif").write_bytes(b"")
         return "l1.tif"
 
+    def all_zero(source):
+        write(source / "chips" / "c1.tif", 0 * chip_pixels(1), at=at(1))
+        return "c1.tif is empty"
+
+    def strange_offset(source):
+        tags = {"RADIO_ADD_OFFSET": "a thousand"}
+        write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), tags=tags)
+        return "a thousand"
+
     def twice(source):
         write(source / "chips" / "c1.tiff", chip_pixels(1), at=at(1))
         return "chip c1 occurs twice"
@@ -308,7 +327,7 @@ def damaged(kind):
 DAMAGES = [
     "truncated", "not_a_tiff", "another_format", "two_bands", "floats", "small", "no_projection",
     "south_up", "strange_bands", "strange_date", "far_away", "unknown_code", "negative_code",
-    "fractional_codes", "all_ignored", "label_damaged", "twice", "two_chips", "no_chips",
+    "fractional_codes", "all_ignored", "all_zero", "strange_offset", "label_damaged", "twice", "two_chips", "no_chips",
     "no_labels_folder", "series_of_two_grids", "series_of_one_date",
 ]  # fmt: skip
 
@@ -322,6 +341,28 @@ def test_bad_input_is_told_in_a_sentence_and_leaves_nothing(source, tmp_path, da
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_bad_files_are_all_named_or_left_out_and_reported(source, tmp_path):
+    for chip in range(3, 9):
+        write(source / "chips" / f"c{chip}.tif", chip_pixels(chip), at=at(chip % 3))
+    for damage in ("truncated", "strange_date"):
+        damaged(damage)(source)
+        (source / "chips" / "c1.tif").rename(source / "chips" / f"c1_{damage}.tif")
+    write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1))
+    damaged("twice")(source)
+    with pytest.raises(InputError) as caught:
+        build_records(Tiny, source, tmp_path / "out")
+    for named in ("3 chips cannot be built", "c1_truncated.tif", "last Tuesday", "c1.tiff"):
+        assert named in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    builder = build_records(Tiny, source, tmp_path / "out", on_error="skip")
+    assert records(tmp_path / "out").keys() == {f"c{chip}" for chip in range(9)}
+    assert builder.info.metadata["left_out"] == 3
+    with open(Path(builder.data_dir) / REPORT) as file:
+        reported = {Path(row["file"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert reported.keys() == {"c1_truncated.tif", "c1_strange_date.tif", "c1.tiff"}
+    assert "last Tuesday" in reported["c1_strange_date.tif"]
 
 
 def test_missing_source_and_unwritable_target(source, tmp_path):
@@ -347,11 +388,14 @@ class UpIndia(Tiny, skip_registration=True):
     BANDS = FILE_BANDS = ("B02", "B03", "B04", "B08")
     CODES: ClassVar = {0: ("-", IGNORE), 1: ("wheat", WHEAT), 2: ("mustard", OTHER)}
     SIZE = 32
-    DATE = "2026-02-01"
+    YEAR, DAY = 2026, "02-01"
 
 
 def test_real_tiles_with_masks(shared_data, tmp_path):
-    """Cuts the tiles of Uttar Pradesh to chips under their uncut masks: pixels arrive in place."""
+    """Cuts the tiles of Uttar Pradesh to chips under their uncut masks: pixels arrive in place.
+
+    They are of 2026 and carry the offset of 1,000, which the records are without.
+    """
     given = shared_data / "up_india"
     expected = {}
     (tmp_path / "source" / "labels").mkdir(parents=True)
@@ -373,7 +417,9 @@ def test_real_tiles_with_masks(shared_data, tmp_path):
     found = records(tmp_path / "out")
     assert found.keys() == expected.keys()
     for chip, (image, raw) in expected.items():
-        np.testing.assert_array_equal(found[chip]["image"][0], image.transpose(1, 2, 0))
+        reflectance = found[chip]["image"][0].astype(int) + 1000
+        np.testing.assert_array_equal(reflectance, image.transpose(1, 2, 0))
+        assert found[chip]["offset"] == [1000]
         label = np.select([raw == 1, raw == 2], [WHEAT, OTHER])
         np.testing.assert_array_equal(found[chip]["label"], label)
 
@@ -434,7 +480,7 @@ from jaxcrop.data.build import build
 from jaxcrop.data.synthetic import write_region
 write_region(Path("source"), "africa", 3, 0)
 build("sact", Path("source"), Path("out"))
-builder = tfds.builder_from_directory("out/sact/1.0.0")
+builder = tfds.builder_from_directory("out/sact/standard/2.0.0")
 print(builder.as_data_source(split="train")[0]["image"].shape)
 assert not FORBIDDEN & sys.modules.keys(), FORBIDDEN & sys.modules.keys()
 """
@@ -443,5 +489,5 @@ assert not FORBIDDEN & sys.modules.keys(), FORBIDDEN & sys.modules.keys()
     )
     assert done.returncode == 0, done.stderr
     assert "(1, 256, 256, 13)" in done.stdout
-    metadata = json.loads((tmp_path / "out/sact/1.0.0/metadata.json").read_text())
+    metadata = json.loads((tmp_path / "out/sact/standard/2.0.0/metadata.json").read_text())
     assert metadata["synthetic"] is True

@@ -1,1 +1,1 @@
-"""South African crop types, Western Cape, 2017."""
+"""South African Crop Type, Western Cape, 2017."""

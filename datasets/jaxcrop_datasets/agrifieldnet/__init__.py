@@ -1,0 +1,1 @@
+"""AgriFieldNet, northern India, 2021."""

@@ -1,0 +1,1 @@
+"""Cropland Data Layer, United States, 2023."""

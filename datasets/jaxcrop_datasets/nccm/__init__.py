@@ -1,0 +1,1 @@
+"""Northeast China Crop Map, 2019."""

@@ -1,0 +1,1 @@
+"""South America Soybean, 2021."""
