@@ -120,7 +120,7 @@ def map_figure(
     with open_scene(scene, TRUE_COLOUR, bands, offset) as opened:
         size = opened.source.shape
         shape = tuple(-(-side // -(-max(size) // LARGEST_SIDE)) for side in size)
-        panels = {"scene": _true_colour(*opened.read(0, 0, *size, shape))}
+        panels = {"scene": stretched(*opened.read(0, 0, *size, shape))}
     classes = {"crop map": crop_map, **({} if truth is None else {"truth": truth})}
     classes = {title: _thinned_classes(path, size, shape) for title, path in classes.items()}
     palette = np.array([(255, 255, 255), *(crop.rgb for crop in CROPS[1:])], np.uint8)
@@ -151,7 +151,7 @@ def map_figure(
     return figure
 
 
-def _true_colour(dn: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def stretched(dn: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Stretch each band between its 2nd and 98th percentile; white where there is no data."""
     if not valid.any():
         return np.ones(dn.shape)

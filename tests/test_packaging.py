@@ -60,7 +60,7 @@ def test_the_wheel_trains_in_an_empty_environment(wheel, tmp_path):
         *("--architecture", "resnet18", "--steps", "2", "--batch-size", "1"),
         *("--run-dir", "demo"),
     )
-    assert "africa: satlas ResNet-18 (random weights), U-Net, synthetic sact 1.0.0" in out
+    assert "africa: satlas ResNet-18 (random weights), U-Net, synthetic sact 2.0.0" in out
     for name in (
         "map.tif",
         "map.png",

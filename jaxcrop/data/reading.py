@@ -8,6 +8,7 @@ from typing import NamedTuple
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import flags
 from jaxtyping import Float, Float64, UInt8, UInt16
 
 from jaxcrop.crops import IGNORE
@@ -226,6 +227,8 @@ def training_batches(
     batches = samples.batch(batch_size // processes, drop_remainder=True)[start:]
     ahead = batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
     if workers:
+        if not flags.FLAGS.is_parsed():  # grain asks for some, whether absl runs the program or not
+            flags.FLAGS.mark_as_parsed()
         ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(ahead)
 

@@ -11,7 +11,7 @@ from jaxcrop.crops import CROPS, NUM_CLASSES
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.index import text
 from jaxcrop.errors import InputError
-from jaxcrop.figures import _true_colour, check_picture_path, save_figure
+from jaxcrop.figures import check_picture_path, save_figure, stretched
 
 if TYPE_CHECKING:
     from jaxcrop.data.reading import Records
@@ -53,7 +53,7 @@ def chip_figure(records: "Records", split: str, position: int) -> Figure:
         indices = wanted.indices(records.bands, str(records.folder))
         for day in range(days):
             axes = figure.add_subplot(grid[day, column])
-            axes.imshow(_true_colour(image[day][..., indices], valid[day]))
+            axes.imshow(stretched(image[day][..., indices], valid[day]))
             if day == 0:
                 axes.set_title(name, fontsize=10)
             if column == 0:

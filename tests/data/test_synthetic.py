@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from jaxcrop_datasets.crop_chips import find_chips
+from jaxcrop_datasets.chips import find_chips
+from jaxcrop_datasets.labels import LabelMaps
+from jaxcrop_datasets.rasters import Grid
 from jaxcrop_datasets.sact.sact_dataset_builder import Builder as Sact
 
 from jaxcrop.crops import CROPS, IGNORE, WHEAT
@@ -15,6 +17,7 @@ from jaxcrop.data.spectra import COVERS, field_reflectance
 from jaxcrop.data.synthetic import draw, write_region, write_scene
 from jaxcrop.regions import REGIONS
 
+SACT = Sact.code_table("standard")
 PASTIS_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 B8, B4 = SENTINEL2_BANDS.index("B08"), SENTINEL2_BANDS.index("B04")
 
@@ -33,7 +36,7 @@ def africa(tmp_path_factory) -> Path:
 
 def test_region_is_what_the_published_files_are(africa):
     """Bands, their order, type, tags, projections; and no chip touches another."""
-    chips = [path for paths in find_chips(africa / "chips").values() for path in paths]
+    chips = [path for chip in find_chips(africa / "chips")[0] for path in chip.paths]
     assert len(chips) == 6
     assert sorted(path.name for path in africa.iterdir()) == ["chips", "labels"]
     boxes = []
@@ -57,7 +60,7 @@ def test_region_is_what_the_published_files_are(africa):
         with rasterio.open(path) as file:
             assert file.crs.to_epsg() == 32634
             assert file.shape > (256, 256)
-            assert set(np.unique(file.read())) <= set(Sact.CODES)
+            assert set(np.unique(file.read())) <= set(SACT.codes)
 
 
 def test_seed_decides_the_pixels(tmp_path):
@@ -76,12 +79,9 @@ def test_seed_decides_the_pixels(tmp_path):
 
 def test_labels_lie_where_the_fields_are_seen(africa):
     """Warped to the chip as the builder does, wheat is greener than fallow land in every chip."""
-    from jaxcrop_datasets.crop_chips import Grid, LabelMaps
-
-    codes = {code: (name, code) for code, (name, _) in Sact.CODES.items()}
-    labels = LabelMaps(africa / "labels", codes)
+    labels = LabelMaps(africa / "labels", SACT)
     compared = 0
-    for (path,) in find_chips(africa / "chips").values():
+    for _, (path,) in find_chips(africa / "chips")[0]:
         with rasterio.open(path) as file:
             label = labels.over(Grid(file.crs, file.transform, *file.shape), path)
             red, near_infrared = file.read([4, 8]).astype(float)
@@ -99,7 +99,7 @@ def test_africa_has_the_class_balance_of_its_dataset():
     crops = np.stack([np.where(d.surveyed, d.crop, IGNORE) for d in drawings])
     assert 0.4 < (crops == IGNORE).mean() < 0.7
     assert 0.2 < (crops == WHEAT).sum() / (crops != IGNORE).sum() < 0.4
-    expected = np.array([Sact.CODES[code][1] for code in range(10)])[codes]
+    expected = SACT.classes[codes]
     np.testing.assert_array_equal(crops, expected)
     shares = np.bincount(codes.ravel(), minlength=10)[1:] / (codes > 0).sum()
     assert shares.min() > 0.005

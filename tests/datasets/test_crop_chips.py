@@ -214,127 +214,170 @@ def test_splits_share_no_chip_and_ignore_the_order(chips, sizes):
     assert split_chips(ids[::-1]) == splits
 
 
-def damaged(kind):
-    """Source folders spoiled in one way each; returns what the message has to name."""
-
-    def truncated(source):
-        path = source / "chips" / "c1.tif"
-        os.truncate(path, 700)
-        return "c1.tif"
-
-    def not_a_tiff(source):
-        (source / "chips" / "c1.tif").write_bytes(b"GIF89a, they said")
-        return "c1.tif"
-
-    def another_format(source):
-        vrt = "<VRTDataset rasterXSize='16' rasterYSize='16'></VRTDataset>"
-        (source / "chips" / "c1.tif").write_text(vrt)
-        return "c1.tif"
-
-    def two_bands(source):
-        write(source / "chips" / "c1.tif", chip_pixels(1, bands=2), at=at(1))
-        return "2 bands, not 3"
-
-    def floats(source):
-        write(source / "chips" / "c1.tif", chip_pixels(1).astype(np.float32), at=at(1))
-        return "float32, not uint16"
-
-    def small(source):
-        write(source / "chips" / "c1.tif", chip_pixels(1)[:, :, :15], at=at(1))
-        return "16 x 15 pixels, not 16 x 16"
-
-    def no_projection(source):
-        write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), crs=None)
-        return "no projection"
-
-    def south_up(source):
-        with rasterio.open(source / "labels" / "l1.tif", "r+") as file:
-            file.transform = Affine(10, 0, EAST, 0, 10, NORTH)
-        return "l1.tif is not north-up"
-
-    def strange_bands(source):
-        write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), descriptions=("R", "G", "B"))
-        return "R, G, B"
-
-    def strange_date(source):
-        tags = {"ACQUISITION_DATE": "last Tuesday"}
-        write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), tags=tags)
-        return "last Tuesday"
-
-    def far_away(source):
-        write(source / "chips" / "c1.tif", chip_pixels(1), at=(EAST + 50_000, NORTH))
-        return "under no label map"
-
-    def unknown_code(source):
-        write(source / "labels" / "l1.tif", np.full((1, 16, 16), 42, np.uint8), at=at(1))
-        return "l1.tif holds the unknown code 42"
-
-    def negative_code(source):
-        write(source / "labels" / "l1.tif", np.full((1, 16, 16), -7, np.int16), at=at(1))
-        return "l1.tif holds the unknown code -7"
-
-    def fractional_codes(source):
-        write(source / "labels" / "l1.tif", np.full((1, 16, 16), 0.5, np.float32), at=at(1))
-        return "l1.tif"
-
-    def all_ignored(source):
-        write(source / "labels" / "l1.tif", np.full((1, 16, 16), 15, np.uint8), at=at(1))
-        return "c1.tif has no labelled pixel"
-
-    def label_damaged(source):
-        (source / "labels" / "l1.tif").write_bytes(b"")
-        return "l1.tif"
-
-    def all_zero(source):
-        write(source / "chips" / "c1.tif", 0 * chip_pixels(1), at=at(1))
-        return "c1.tif is empty"
-
-    def strange_offset(source):
-        tags = {"RADIO_ADD_OFFSET": "a thousand"}
-        write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), tags=tags)
-        return "a thousand"
-
-    def twice(source):
-        write(source / "chips" / "c1.tiff", chip_pixels(1), at=at(1))
-        return "chip c1 occurs twice"
-
-    def two_chips(source):
-        (source / "chips" / "c1.tif").unlink()
-        return "2 chips are too few"
-
-    def no_chips(source):
-        for path in (source / "chips").iterdir():
-            path.unlink()
-        return "holds no GeoTIFF"
-
-    def no_labels_folder(source):
-        (source / "labels").rename(source / "labels-lost")
-        return "labels is missing"
-
-    def series_of_two_grids(source):
-        for day, east in (("2017-01-01", EAST), ("2017-02-01", EAST + 10)):
-            write(source / "chips" / "c9" / f"{day}.tif", chip_pixels(1), at=(east, NORTH))
-        return "another grid"
-
-    def series_of_one_date(source):
-        for name in ("a", "b"):
-            write(source / "chips" / "c9" / f"{name}.tif", chip_pixels(1), at=at(0))
-        return "same date"
-
-    return locals()[kind]
+DAMAGES = {}
+"""Each spoils a source folder in one way, and returns what the message has to name."""
 
 
-DAMAGES = [
-    "truncated", "not_a_tiff", "another_format", "two_bands", "floats", "small", "no_projection",
-    "south_up", "strange_bands", "strange_date", "far_away", "unknown_code", "negative_code",
-    "fractional_codes", "all_ignored", "all_zero", "strange_offset", "label_damaged", "twice", "two_chips", "no_chips",
-    "no_labels_folder", "series_of_two_grids", "series_of_one_date",
-]  # fmt: skip
+def damage(spoil):
+    DAMAGES[spoil.__name__] = spoil
+    return spoil
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_bad_input_is_told_in_a_sentence_and_leaves_nothing(source, tmp_path, damage):
-    named = damaged(damage)(source)
+@damage
+def truncated(source):
+    path = source / "chips" / "c1.tif"
+    os.truncate(path, 700)
+    return "c1.tif"
+
+
+@damage
+def not_a_tiff(source):
+    (source / "chips" / "c1.tif").write_bytes(b"GIF89a, they said")
+    return "c1.tif"
+
+
+@damage
+def another_format(source):
+    vrt = "<VRTDataset rasterXSize='16' rasterYSize='16'></VRTDataset>"
+    (source / "chips" / "c1.tif").write_text(vrt)
+    return "c1.tif"
+
+
+@damage
+def two_bands(source):
+    write(source / "chips" / "c1.tif", chip_pixels(1, bands=2), at=at(1))
+    return "2 bands, not 3"
+
+
+@damage
+def floats(source):
+    write(source / "chips" / "c1.tif", chip_pixels(1).astype(np.float32), at=at(1))
+    return "float32, not uint16"
+
+
+@damage
+def small(source):
+    write(source / "chips" / "c1.tif", chip_pixels(1)[:, :, :15], at=at(1))
+    return "16 x 15 pixels, not 16 x 16"
+
+
+@damage
+def no_projection(source):
+    write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), crs=None)
+    return "no projection"
+
+
+@damage
+def south_up(source):
+    with rasterio.open(source / "labels" / "l1.tif", "r+") as file:
+        file.transform = Affine(10, 0, EAST, 0, 10, NORTH)
+    return "l1.tif is not north-up"
+
+
+@damage
+def strange_bands(source):
+    write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), descriptions=("R", "G", "B"))
+    return "R, G, B"
+
+
+@damage
+def strange_date(source):
+    tags = {"ACQUISITION_DATE": "last Tuesday"}
+    write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), tags=tags)
+    return "last Tuesday"
+
+
+@damage
+def far_away(source):
+    write(source / "chips" / "c1.tif", chip_pixels(1), at=(EAST + 50_000, NORTH))
+    return "under no label map"
+
+
+@damage
+def unknown_code(source):
+    write(source / "labels" / "l1.tif", np.full((1, 16, 16), 42, np.uint8), at=at(1))
+    return "l1.tif holds the unknown code 42"
+
+
+@damage
+def negative_code(source):
+    write(source / "labels" / "l1.tif", np.full((1, 16, 16), -7, np.int16), at=at(1))
+    return "l1.tif holds the unknown code -7"
+
+
+@damage
+def fractional_codes(source):
+    write(source / "labels" / "l1.tif", np.full((1, 16, 16), 0.5, np.float32), at=at(1))
+    return "l1.tif"
+
+
+@damage
+def all_ignored(source):
+    write(source / "labels" / "l1.tif", np.full((1, 16, 16), 15, np.uint8), at=at(1))
+    return "c1.tif has no labelled pixel"
+
+
+@damage
+def label_damaged(source):
+    (source / "labels" / "l1.tif").write_bytes(b"")
+    return "l1.tif"
+
+
+@damage
+def all_zero(source):
+    write(source / "chips" / "c1.tif", 0 * chip_pixels(1), at=at(1))
+    return "c1.tif is empty"
+
+
+@damage
+def strange_offset(source):
+    tags = {"RADIO_ADD_OFFSET": "a thousand"}
+    write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1), tags=tags)
+    return "a thousand"
+
+
+@damage
+def twice(source):
+    write(source / "chips" / "c1.tiff", chip_pixels(1), at=at(1))
+    return "chip c1 occurs twice"
+
+
+@damage
+def two_chips(source):
+    (source / "chips" / "c1.tif").unlink()
+    return "2 chips are too few"
+
+
+@damage
+def no_chips(source):
+    for path in (source / "chips").iterdir():
+        path.unlink()
+    return "holds no GeoTIFF"
+
+
+@damage
+def no_labels_folder(source):
+    (source / "labels").rename(source / "labels-lost")
+    return "labels is missing"
+
+
+@damage
+def series_of_two_grids(source):
+    for day, east in (("2017-01-01", EAST), ("2017-02-01", EAST + 10)):
+        write(source / "chips" / "c9" / f"{day}.tif", chip_pixels(1), at=(east, NORTH))
+    return "another grid"
+
+
+@damage
+def series_of_one_date(source):
+    for name in ("a", "b"):
+        write(source / "chips" / "c9" / f"{name}.tif", chip_pixels(1), at=at(0))
+    return "same date"
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_bad_input_is_told_in_a_sentence_and_leaves_nothing(source, tmp_path, name):
+    named = DAMAGES[name](source)
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError) as caught:
         build_records(Tiny, source, tmp_path / "out")
@@ -346,11 +389,11 @@ def test_bad_input_is_told_in_a_sentence_and_leaves_nothing(source, tmp_path, da
 def test_bad_files_are_all_named_or_left_out_and_reported(source, tmp_path):
     for chip in range(3, 9):
         write(source / "chips" / f"c{chip}.tif", chip_pixels(chip), at=at(chip % 3))
-    for damage in ("truncated", "strange_date"):
-        damaged(damage)(source)
-        (source / "chips" / "c1.tif").rename(source / "chips" / f"c1_{damage}.tif")
+    for spoil in (truncated, strange_date):
+        spoil(source)
+        (source / "chips" / "c1.tif").rename(source / "chips" / f"c1_{spoil.__name__}.tif")
     write(source / "chips" / "c1.tif", chip_pixels(1), at=at(1))
-    damaged("twice")(source)
+    twice(source)
     with pytest.raises(InputError) as caught:
         build_records(Tiny, source, tmp_path / "out")
     for named in ("3 chips cannot be built", "c1_truncated.tif", "last Tuesday", "c1.tiff"):

@@ -72,7 +72,7 @@ def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path, syn
         int(path.name) for path in (run.folder / "checkpoints").iterdir() if path.name.isdigit()
     }
     assert kept == {best, 3}
-    assert run.title == "africa: satlas ResNet-18 (random weights), U-Net, synthetic sact 1.0.0"
+    assert run.title == "africa: satlas ResNet-18 (random weights), U-Net, synthetic sact 2.0.0"
     assert run.classes == (4, 5)
     assert open_run(run.folder).band_input == run.band_input
 
