@@ -202,7 +202,7 @@ def test_bad_input_is_refused_in_one_sentence(run, arguments, tmp_path, capsys):
     other = [*arguments, "--architecture", "resnet18"]
     assert "holds weights of resnet50, not resnet18" in _fails(train.main, other, capsys)
     asia = [*arguments, "--region", "asia"]
-    assert "lacks: choose africa" in _fails(train.main, asia, capsys)
+    assert "the records of nccm in" in _fails(train.main, asia, capsys)
     odd = [*arguments, "--batch-size", 3, "--run-dir", tmp_path / "odd"]
     assert "does not divide over 2 devices" in _fails(train.main, odd, capsys)
     other = [*arguments, "--seed", 5]

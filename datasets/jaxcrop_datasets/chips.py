@@ -140,7 +140,7 @@ class ChipReader:
             "chip_id": chip.chip_id,
             "image": np.stack([image.values for image in images] if self.keep_offset else clear),
             "label": label,
-            "code": code,
+            "code": code.astype(self.codes.stored_dtype, copy=False),
             "dates": [image.day for image in images],
             "crs": crs_text(grid.crs),
             "transform": np.array(grid.transform[:6], np.float64),

@@ -24,6 +24,11 @@ class Codes(NamedTuple):
     dtype: np.dtype
     outside: int
 
+    @property
+    def stored_dtype(self) -> np.dtype:
+        """The type of masks in records: TensorFlow decodes no uint32."""
+        return self.dtype if self.dtype == np.uint8 else np.dtype(np.int64)
+
     def harmonise(self, raw: NDArray[np.unsignedinteger], path: Path) -> NDArray[np.uint8]:
         """The classes of raw codes, of the same shape; IGNORE where no label map lies.
 

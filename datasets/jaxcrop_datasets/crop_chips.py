@@ -149,7 +149,14 @@ class CropChips(tfds.core.ShardBasedBuilder, skip_registration=True):
                         shape=(None, *pixels, len(bands)), dtype=np.uint16, encoding=raw_bytes
                     ),
                     "label": tensor(shape=pixels, dtype=np.uint8, encoding=raw_bytes),
-                    "code": tensor(shape=pixels, dtype=codes.dtype, encoding=raw_bytes),
+                    "code": tensor(
+                        shape=pixels,
+                        dtype=codes.stored_dtype,
+                        # Eight bytes a pixel of a few codes are worth compressing.
+                        encoding=raw_bytes
+                        if codes.stored_dtype == np.uint8
+                        else tfds.features.Encoding.ZLIB,
+                    ),
                     "dates": texts,
                     "crs": tfds.features.Text(),
                     "transform": tensor(shape=(6,), dtype=np.float64, encoding=raw_bytes),
