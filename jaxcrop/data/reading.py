@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64, UInt8, UInt16
 
 from jaxcrop.crops import IGNORE
 from jaxcrop.data.bands import BandInput
+from jaxcrop.data.decoding import Decoder
 from jaxcrop.errors import InputError
 
 
@@ -119,7 +120,11 @@ class Records:
                 f"{self.folder} has no chips in split {split} (it has {self.sizes}): "
                 "build the records again from more chips"
             )
-        return tfds.builder_from_directory(self.folder).as_data_source(split)
+        builder = tfds.builder_from_directory(self.folder)
+        stored = builder.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+        return _Decoded(stored, Decoder.of(builder.info.features))
 
     def chips(
         self,
@@ -159,6 +164,23 @@ class Records:
             )
 
         return grain.MapDataset.source(source).map(chip)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Stored records as arrays."""
+
+    stored: Sequence[bytes]
+    decoder: Decoder
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.decoder(self.stored[index])
+
+    def __iter__(self) -> Iterator[dict]:
+        return (self[index] for index in range(len(self)))
 
 
 @dataclass(frozen=True)
