@@ -15,8 +15,11 @@ OFFSET = 1000
 """The offset of baseline 04.00 and later."""
 
 _FROM = "2022-01-25"
-_DARK = 950
-"""Where B10 stays below it over clear land there is no offset: without, it is near 0."""
+_CIRRUS = 950, 1200
+"""Between these lies the darkest hundredth of B10 with the offset: it sees no ground, only clouds.
+
+Below there is none. Above the whole image is cloud, which says nothing.
+"""
 _BRIGHT = 1400
 """The paper's threshold: where blue and green are both above it, a pixel is cloudy."""
 
@@ -48,9 +51,10 @@ def _by_pixels(image: NDArray[np.uint16], bands: Sequence[str], by_day: int) -> 
     if "B10" in bands:
         cirrus = image[..., bands.index("B10")]
         cirrus = cirrus[cirrus > 0]
-        if not cirrus.size:
+        darkest = np.percentile(cirrus, 1) if cirrus.size else np.inf
+        if darkest > _CIRRUS[1]:
             return by_day
-        return OFFSET if np.percentile(cirrus, 1) >= _DARK else 0
+        return OFFSET if darkest >= _CIRRUS[0] else 0
     if by_day == 0:
         return 0
     below = (image > 0) & (image < 900)

@@ -30,10 +30,10 @@ class Fetch:
     """Get the harmonised chips of torchgeo/harmonized_global_crops."""
 
     def run(self) -> None:
-        builder_class(self.dataset)  # names a dataset that is unknown
+        builder = builder_class(self.dataset)
         from jaxcrop_datasets.fetch import fetch  # noqa: PLC0415
 
-        fetch(self.dataset, self.out, self.names, published=self.published)
+        fetch(builder, self.out, self.names, published=self.published)
 
 
 @dataclass(frozen=True)

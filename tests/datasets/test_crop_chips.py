@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -17,10 +18,12 @@ import rasterio.warp
 import tensorflow_datasets as tfds
 from affine import Affine
 from jaxcrop_datasets.chips import split_chips
-from jaxcrop_datasets.crop_chips import REPORT, CropChips, build_records, variants
+from jaxcrop_datasets.crop_chips import PUBLISHED, REPORT, CropChips, build_records, variants
 from rasterio.transform import from_origin
 
 from jaxcrop.crops import IGNORE, OTHER, RICE, WHEAT
+from jaxcrop.data.bands import SENTINEL2_BANDS
+from jaxcrop.data.build import builder_class
 from jaxcrop.errors import InputError
 
 CRS = "EPSG:32734"
@@ -406,6 +409,114 @@ def test_bad_files_are_all_named_or_left_out_and_reported(source, tmp_path):
         reported = {Path(row["file"]).name: row["reason"] for row in csv.DictReader(file)}
     assert reported.keys() == {"c1_truncated.tif", "c1_strange_date.tif", "c1.tiff"}
     assert "last Tuesday" in reported["c1_strange_date.tif"]
+
+
+def test_one_in_a_hundred_of_a_thousand_chips(source, tmp_path):
+    """Ten bad files of as many kinds: the other 990 chips are built, and each of the ten named."""
+    for path in (source / "labels").iterdir():
+        path.unlink()
+    codes = np.random.default_rng(0).choice([0, 7, 8], (1, 800, 400)).astype(np.uint8)
+    codes[0, :16, :16] = 99  # mislabelled: the first chip of the grid
+    write(source / "labels" / "region.tif", codes, at=at(0))
+    for path in (source / "chips").iterdir():
+        path.unlink()
+    for number in range(1000):
+        place = (EAST + 160 * (number % 25), NORTH - 160 * (number // 25))
+        write(source / "chips" / f"c{number:03d}.tif", chip_pixels(number), at=place)
+
+    def spoil(number: int, pixels=None, **options) -> str:
+        path = source / "chips" / f"c{number:03d}.tif"
+        options = {"at": (EAST + 160 * (number % 25), NORTH - 160 * (number // 25)), **options}
+        write(path, chip_pixels(number) if pixels is None else pixels, **options)
+        return path.name
+
+    truncated, nothing = source / "chips" / "c101.tif", source / "chips" / "c202.tif"
+    os.truncate(truncated, truncated.stat().st_size // 2)
+    nothing.write_bytes(b"")
+    bad = {
+        "c000.tif": "unknown code 99",
+        truncated.name: "cannot be read",
+        nothing.name: "cannot be read",
+        spoil(303, chip_pixels(1, bands=2)): "2 bands",
+        spoil(404, crs="EPSG:32654"): "under no label map",
+        spoil(505, crs=None): "no projection",
+        spoil(606, np.full((3, 16, 16), np.nan, np.float32)): "float32",
+        spoil(707, 0 * chip_pixels(1)): "is empty",
+        spoil(808, chip_pixels(1), descriptions=("B02", "B03", "B99")): "B99",
+    }
+    (source / "chips" / "c909.tiff").write_bytes((source / "chips" / "c909.tif").read_bytes())
+    bad["c909.tiff"] = "occurs twice"
+    builder = build_records(Tiny, source, tmp_path / "out", on_error="skip")
+    assert sum(split.num_examples for split in builder.info.splits.values()) == 991
+    with open(Path(builder.data_dir) / REPORT) as file:
+        reported = {Path(row["file"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert reported.keys() == bad.keys()
+    for name, reason in bad.items():
+        assert reason in reported[name]
+    with pytest.raises(InputError, match="10 chips cannot be built"):
+        build_records(Tiny, source, tmp_path / "stopped")
+    assert not (tmp_path / "stopped").exists()
+
+
+@pytest.mark.parametrize("dataset", ["cdl", "sact"])
+def test_the_published_layout_has_labels_of_the_papers_rules(tmp_path, dataset):
+    """Built as `paper`, or as `standard` where the rules are the same; classes stay as they are."""
+    builder = builder_class(dataset)
+    dummy = builder.code_path.parent / "dummy_data"
+    chips = tmp_path / "hub" / PUBLISHED / builder.PUBLISHED_CHIPS
+    shutil.copytree(dummy / "chips", chips)
+    labels = tmp_path / "hub" / builder.PUBLISHED_LABELS
+    labels.mkdir(parents=True)
+    for path in (dummy / "labels").iterdir():
+        with rasterio.open(path) as file:
+            profile, raw = file.profile, file.read(1)
+        with rasterio.open(labels / path.name, "w", **profile) as file:
+            file.write(builder.code_table("paper").harmonise(raw, path), 1)
+    build_records(builder, tmp_path / "hub", tmp_path / "paper", variant="paper-raw")
+    build_records(builder, dummy, tmp_path / "raw", variant="paper-raw")
+    found, expected = records(tmp_path / "paper"), records(tmp_path / "raw")
+    for chip, record in expected.items():
+        np.testing.assert_array_equal(found[chip]["label"], record["label"])
+        np.testing.assert_array_equal(found[chip]["code"], record["label"])
+        np.testing.assert_array_equal(found[chip]["image"], record["image"])
+    if dataset == "cdl":
+        with pytest.raises(InputError, match="build the variant paper or paper-raw"):
+            build_records(builder, tmp_path / "hub", tmp_path / "standard")
+    else:
+        build_records(builder, tmp_path / "hub", tmp_path / "standard")
+        assert records(tmp_path / "standard").keys() == expected.keys()
+
+
+def test_harmonised_labels_given_as_raw_codes_are_noticed(tmp_path):
+    dummy = builder_class("sact").code_path.parent / "dummy_data"
+    shutil.copytree(dummy, tmp_path / "source")
+    for path in (tmp_path / "source" / "labels").iterdir():
+        with rasterio.open(path, "r+") as file:
+            file.write(np.where(file.read(1) == 7, 4, 5).astype(np.uint8), 1)
+    with pytest.warns(UserWarning, match="hold no code above 5"):
+        build_records(builder_class("sact"), tmp_path / "source", tmp_path / "out")
+
+
+def test_surface_reflectance_has_no_cirrus_band(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(builder_class("nccm").code_path.parent / "dummy_data", source)
+    bands = [band for band in SENTINEL2_BANDS if band != "B10"]
+    for path in (source / "chips").iterdir():
+        with rasterio.open(path) as file:
+            profile = {**file.profile, "count": 12}
+            planes = file.read()[:12]
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(planes)
+            file.descriptions = bands
+    with pytest.raises(InputError, match="12 bands, not 13"):
+        build_records(builder_class("nccm"), source, tmp_path / "out")
+    build_records(builder_class("nccm"), source, tmp_path / "out", variant="standard-l2a")
+    assert all(r["image"].shape == (1, 256, 256, 12) for r in records(tmp_path / "out").values())
+
+
+def test_an_unknown_variant_is_refused(source, tmp_path):
+    with pytest.raises(InputError, match="no variant is called papers: choose one of standard"):
+        build_records(Tiny, source, tmp_path / "out", variant="papers")
 
 
 def test_missing_source_and_unwritable_target(source, tmp_path):

@@ -23,7 +23,7 @@ SOFT_WHEAT, BARLEY, UNSPECIFIED = 3301010100, 3301010400, 3301011500
 CODES = from_mapping(
     {SOFT_WHEAT: ("wheat", WHEAT), BARLEY: ("barley", OTHER), UNSPECIFIED: ("cereals", IGNORE)}
 )
-WEST, NORTH = 500_000.0, 6_300_000.0
+WEST, NORTH = 500_000.0, 300_000.0
 
 
 def grid(pixels: int = 20, crs: str = "EPSG:3059", at=(WEST, NORTH)) -> Grid:
@@ -59,11 +59,11 @@ def test_fields_are_rasterised_as_geopandas_and_gdal_do(tmp_path, suffix, target
     values = rng.choice([SOFT_WHEAT, BARLEY, UNSPECIFIED], 60)
     write_fields(tmp_path / f"f.{suffix}", shapes, [str(v) for v in values])
     (corner,) = geopandas.GeoSeries([Point(WEST, NORTH)], crs="EPSG:3059").to_crs(target)
-    chip = grid(100, target, (corner.x, corner.y))
+    chip = grid(200, target, (corner.x, corner.y))
     frame = geopandas.GeoDataFrame({"code": values}, geometry=shapes, crs="EPSG:3059")
     frame = frame.to_crs(target)
     expected = rasterize(
-        zip(frame.geometry, frame.code, strict=True), (100, 100), fill=CODES.outside,
+        zip(frame.geometry, frame.code, strict=True), (200, 200), fill=CODES.outside,
         transform=chip.transform, dtype="uint32",
     )  # fmt: skip
     code = LabelFields(tmp_path, CODES, "code").over(chip, Path("chip.tif"))

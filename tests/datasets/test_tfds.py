@@ -21,7 +21,7 @@ def test_tfds_test_case(dataset):
     class Case(tfds.testing.DatasetBuilderTestCase):
         DATASET_CLASS = builder_class(dataset)
         BUILDER_CONFIG_NAMES_TO_TEST = ("paper-raw",)
-        SPLITS = dict.fromkeys(("train", "validation", "test"), 1)  # noqa: RUF012
+        SPLITS = dict.fromkeys(("train", "validation", "test"), 1)
 
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
