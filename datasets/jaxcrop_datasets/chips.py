@@ -16,6 +16,7 @@ from jaxcrop.errors import InputError
 from jaxcrop_datasets.codes import Codes
 from jaxcrop_datasets.labels import LabelFields, LabelMaps
 from jaxcrop_datasets.radiometry import (
+    OFFSET,
     Offset,
     cloudy_share,
     find_offset,
@@ -205,9 +206,8 @@ class ChipReader:
 
 def _stated_offset(path: Path, tags: Mapping[str, str]) -> int | None:
     stated = tags.get("RADIO_ADD_OFFSET")
-    try:
-        return None if stated is None else int(stated)
-    except ValueError:
+    if stated not in (None, "0", str(-OFFSET)):
         raise InputError(
-            f"{path} has the tag RADIO_ADD_OFFSET {stated!r}, no whole number: write -1000 or 0"
-        ) from None
+            f"{path} has the tag RADIO_ADD_OFFSET {stated!r}: write 0 or {-OFFSET}, as ESA does"
+        )
+    return None if stated is None else int(stated)

@@ -1,26 +1,24 @@
 """Label maps over a chip: rasters of raw codes, or polygons of fields."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
 from rasterio.features import rasterize
-from rasterio.warp import transform_bounds, transform_geom
+from rasterio.warp import transform, transform_bounds
 
 from jaxcrop.crops import IGNORE
 from jaxcrop.errors import InputError
 from jaxcrop_datasets.codes import Codes
+from jaxcrop_datasets.polygons import Layer, layers, polygons, vector_files
 from jaxcrop_datasets.rasters import Box, Grid, geotiffs, grid_of, open_raster, warp_codes
-
-_VECTORS = (".gpkg", ".shp", ".parquet", ".geojson", ".zip")
 
 
 def open_labels(folder: Path, codes: Codes, field: str | None) -> "LabelMaps | LabelFields":
-    """The label maps of a folder: rasters, or polygons whose attribute `field` holds the code."""
-    if field is not None and folder.is_dir() and _vector_files(folder):
+    """The label maps of a folder: polygons whose attribute `field` holds the code, or rasters."""
+    if field is not None and folder.is_dir() and vector_files(folder):
         return LabelFields(folder, codes, field)
     return LabelMaps(folder, codes)
 
@@ -50,24 +48,32 @@ class LabelMaps:
         self._boxes = np.array([grid.bounds for _, grid in self._maps])
 
     def over(self, chip: Grid, source: Path) -> NDArray[np.unsignedinteger]:
-        """Raw codes (height, width) on the grid of the chip in the file `source`.
+        """Raw codes (height, width) on the grid of the chip in the file `source`, as `codes_in`.
+
+        Raises InputError where no map covers any of the chip.
+        """
+        return _covered(self.codes_in(chip), self._codes, source, self._folder)
+
+    def codes_in(self, grid: Grid) -> NDArray[np.unsignedinteger]:
+        """Raw codes (height, width) on a grid; `outside`, as the code table has it, under no map.
 
         Where label maps overlap, the first by name whose code is not ignored wins. Raises
-        InputError where no map covers any of the chip, or a code is unknown.
+        InputError for an unknown code.
         """
-        code = np.full((chip.height, chip.width), self._codes.outside, self._codes.dtype)
-        unlabelled = np.ones(code.shape, bool)
-        for path, grid, box in self._near(chip):
-            raw = warp_codes(
-                path, grid, box, chip, outside=self._codes.outside, dtype=self._codes.dtype
+        maps = (
+            (
+                path,
+                warp_codes(
+                    path, own, box, grid, outside=self._codes.outside, dtype=self._codes.dtype
+                ),
             )
-            uncovered = code == self._codes.outside
-            labelled = self._codes.harmonise(raw, path) != IGNORE
-            np.copyto(code, raw, where=uncovered | (unlabelled & labelled))
-            unlabelled &= ~labelled
-        if (code == self._codes.outside).all():
-            raise _uncovered(source, self._folder)
-        return code
+            for path, own, box in self._near(grid)
+        )
+        return _merged(maps, grid, self._codes)
+
+    def extents(self) -> list[tuple[CRS, Box]]:
+        """The projection of each map, and its bounds in it."""
+        return [(grid.crs, grid.bounds) for _, grid in self._maps]
 
     def _near(self, chip: Grid) -> Iterator[tuple[Path, Grid, Box]]:
         """The maps that the chip's bounding box meets, and this box in their projection."""
@@ -87,96 +93,100 @@ class LabelFields:
     """
 
     def __init__(self, folder: Path, codes: Codes, field: str):
-        import pyogrio  # noqa: PLC0415 - slow to import
-
-        self._folder, self._codes, self._field = folder, codes, field
-        self._files: list[tuple[Path, str, CRS, Box]] = []
-        for path in _vector_files(folder):
-            try:
-                info = pyogrio.read_info(_source(path), force_total_bounds=True)
-                crs = CRS.from_user_input(info["crs"]) if info["crs"] else None
-            except (pyogrio.errors.DataSourceError, CRSError) as error:
-                raise InputError(
-                    f"{path} cannot be read as polygons: it is damaged or another format, fetch "
-                    "it again"
-                ) from error
-            if crs is None:
-                raise InputError(f"{path} has no projection (CRS): give polygons with one")
-            if field not in info["fields"]:
-                raise InputError(
-                    f"{path} has no attribute {field} (it has {', '.join(info['fields'])}): give "
-                    "polygons with the dataset's own codes"
-                )
-            self._files.append((path, _source(path), crs, tuple(info["total_bounds"])))
+        self._folder, self._codes = folder, codes
+        self._layers = [layer for path in vector_files(folder) for layer in layers(path, field)]
 
     def over(self, chip: Grid, source: Path) -> NDArray[np.unsignedinteger]:
-        """Raw codes (height, width) of the field that each pixel's centre of the chip lies in.
+        """Raw codes (height, width) on the grid of the chip in the file `source`, as `codes_in`.
 
-        Of fields that overlap the last in its file wins, of files the first by name. Raises
-        InputError where no field lies in the chip of the file `source`, or a code is unknown.
+        Raises InputError where no field lies in the chip.
         """
-        code = np.full((chip.height, chip.width), self._codes.outside, self._codes.dtype)
-        for path, name, crs, (left, bottom, right, top) in self._files:
-            west, south, east, north = box = _bounds_in(crs, chip)
+        return _covered(self.codes_in(chip), self._codes, source, self._folder)
+
+    def codes_in(self, grid: Grid) -> NDArray[np.unsignedinteger]:
+        """Raw codes (height, width) of the field that each pixel's centre lies in.
+
+        `outside`, as the code table has it, where there is none. Of fields that overlap the last
+        in its file wins, of files the first by name whose code is not ignored. Raises InputError
+        for an unknown code.
+        """
+        return _merged(self._rasters(grid), grid, self._codes)
+
+    def extents(self) -> list[tuple[CRS, Box]]:
+        """The projection of each file, and its bounds in it."""
+        return [(layer.crs, layer.box) for layer in self._layers]
+
+    def _rasters(self, chip: Grid) -> Iterator[tuple[Path, NDArray[np.unsignedinteger]]]:
+        """The files that have fields in the chip, and the codes (height, width) of these fields."""
+        for layer in self._layers:
+            box = _bounds_in(layer.crs, chip)
+            west, south, east, north = box
+            left, bottom, right, top = layer.box
             if left < east and right > west and bottom < north and top > south:
-                shapes = self._shapes(path, name, crs, box, chip.crs)
+                shapes = self._shapes(layer, box, chip.crs)
                 if shapes:
-                    raw = rasterize(
-                        shapes,
-                        code.shape,
-                        fill=self._codes.outside,
-                        transform=chip.transform,
-                        dtype=self._codes.dtype,
+                    yield (
+                        layer.path,
+                        rasterize(
+                            shapes,
+                            (chip.height, chip.width),
+                            fill=self._codes.outside,
+                            transform=chip.transform,
+                            dtype=self._codes.dtype,
+                        ),
                     )
-                    self._codes.harmonise(raw, path)
-                    np.copyto(code, raw, where=code == self._codes.outside)
-        if (code == self._codes.outside).all():
-            raise _uncovered(source, self._folder)
-        return code
 
-    def _shapes(self, path: Path, name: str, crs: CRS, box: Box, target: CRS) -> list:
-        """(polygon in the projection `target`, code) of the fields of a file that meet `box`."""
-        import pyogrio  # noqa: PLC0415
-        import shapely  # noqa: PLC0415
+    def _shapes(self, layer: Layer, box: Box, target: CRS) -> list[tuple]:
+        """(polygon in the projection `target`, code) of the fields of a layer that meet `box`."""
+        import shapely  # noqa: PLC0415 - slow to import
 
-        _, _, geometries, (values,) = pyogrio.raw.read(name, bbox=box, columns=[self._field])
-        found = [
-            (shapely.from_wkb(geometry), code)
-            for geometry, value in zip(geometries, values, strict=True)
-            if geometry is not None and (code := _code(value, path)) is not None
-        ]
-        found = [(shape, code) for shape, code in found if not shape.is_empty]
-        return [
-            (transform_geom(crs, target, shapely.geometry.mapping(shape)), code)
-            for shape, code in found
-        ]
+        def to_target(points: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.column_stack(transform(layer.crs, target, *points.T))
+
+        shapes, values = polygons(layer, box)
+        known = {value: _code(value, layer.path, self._codes.outside) for value in set(values)}
+        codes = [known.get(value) for value in values]
+        declared = np.array([code is not None for code in codes], bool)
+        shapes = shapes[declared]
+        if layer.crs != target:
+            shapes = shapely.transform(shapes, to_target)
+        return list(zip(shapes, (code for code in codes if code is not None), strict=True))
 
 
-def _vector_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _VECTORS)
+def _merged(
+    maps: Iterable[tuple[Path, NDArray[np.unsignedinteger]]], grid: Grid, codes: Codes
+) -> NDArray[np.unsignedinteger]:
+    """Raw codes of several maps on one grid: of each pixel the first that is not ignored."""
+    code = np.full((grid.height, grid.width), codes.outside, codes.dtype)
+    unlabelled = np.ones(code.shape, bool)
+    for path, raw in maps:
+        labelled = codes.harmonise(raw, path) != IGNORE
+        np.copyto(code, raw, where=(code == codes.outside) | (unlabelled & labelled))
+        unlabelled &= ~labelled
+    return code
 
 
-def _source(path: Path) -> str:
-    """What GDAL calls the file: a zipped shapefile is read within its archive."""
-    return f"/vsizip/{path}" if path.suffix.lower() == ".zip" else str(path)
+def _covered(
+    code: NDArray[np.unsignedinteger], codes: Codes, source: Path, folder: Path
+) -> NDArray[np.unsignedinteger]:
+    """The same codes. Raises InputError where all of them are outside."""
+    if (code == codes.outside).all():
+        raise InputError(
+            f"{source} lies under no label map: add the one that covers it to {folder}, or remove "
+            "the chip"
+        )
+    return code
 
 
-def _code(value: object, path: Path) -> int | None:
+def _code(value: object, path: Path, outside: int) -> int | None:
     """The raw code that an attribute holds as text or number, or None where it is empty."""
     text = "" if value is None else str(value).strip().removesuffix(".0")
     if text in ("", "nan", "None"):
         return None
-    if not (text.isdecimal() and int(text) < np.iinfo(np.uint32).max):
+    if not (text.isdecimal() and int(text) < outside):
         raise InputError(f"{path} holds the unknown code {text}: give the dataset's own codes")
     return int(text)
 
 
 def _bounds_in(crs: CRS, chip: Grid) -> Box:
     return chip.bounds if crs == chip.crs else transform_bounds(chip.crs, crs, *chip.bounds)
-
-
-def _uncovered(source: Path, folder: Path) -> InputError:
-    return InputError(
-        f"{source} lies under no label map: add the one that covers it to {folder}, or remove the "
-        "chip"
-    )

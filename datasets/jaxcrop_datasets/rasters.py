@@ -49,8 +49,9 @@ def open_raster(path: Path, driver: str = "GTiff") -> Iterator[rasterio.DatasetR
 
 def grid_of(file: rasterio.DatasetReader, path: Path) -> Grid:
     """The grid of an open file. Raises InputError where it has none or is not north-up."""
-    if file.crs is None:
-        raise InputError(f"{path} has no projection (CRS): give a georeferenced GeoTIFF")
+    # For GDAL a JP2 without projection has one of nowhere.
+    if file.crs is None or not (file.crs.is_projected or file.crs.is_geographic):
+        raise InputError(f"{path} has no projection (CRS): give a georeferenced file")
     if file.transform.b or file.transform.d or file.transform.e >= 0:
         raise InputError(f"{path} is not north-up: warp it to a grid without rotation or flip")
     return Grid(file.crs, file.transform, file.height, file.width)

@@ -16,7 +16,6 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.warp import Resampling, reproject, transform_bounds
@@ -186,7 +185,7 @@ def _scene(
             "cannot be read, give another product"
         )
     with open_raster(chosen["B02"], _driver(chosen["B02"])) as file:
-        grid = _earthly_grid(file, chosen["B02"])
+        grid = grid_of(file, chosen["B02"])
     return Scene(name, day, product, chosen, next(iter(stated), None), share, grid)
 
 
@@ -207,13 +206,6 @@ def _driver(file: Path) -> str:
     return "JP2OpenJPEG" if file.suffix.lower() == ".jp2" else "GTiff"
 
 
-def _earthly_grid(file: rasterio.DatasetReader, path: Path) -> Grid:
-    """The grid of an open file. (A JP2 without projection has one of nowhere for GDAL.)"""
-    if file.crs and not (file.crs.is_projected or file.crs.is_geographic):
-        raise InputError(f"{path} has no projection (CRS): fetch the product again")
-    return grid_of(file, path)
-
-
 def _warped(path: Path, target: Grid) -> NDArray[np.uint16]:
     """A band (height, width) on the target grid; 0 where a pixel that it needs is 0 or beyond."""
     warped = np.zeros((target.height, target.width), np.uint16)
@@ -223,7 +215,7 @@ def _warped(path: Path, target: Grid) -> NDArray[np.uint16]:
                 f"{path} has {file.count} bands of {file.dtypes[0]}: a band is a file of its own "
                 "of uint16, digital numbers (reflectance x 10,000)"
             )
-        grid = _earthly_grid(file, path)
+        grid = grid_of(file, path)
         box = (
             target.bounds
             if grid.crs == target.crs

@@ -103,6 +103,7 @@ def test_fields_of_two_files_are_merged_and_ignored_ones_give_way(tmp_path):
     np.testing.assert_array_equal(code, [expected] * 20)
 
 
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
 def test_faults_of_vector_files_are_named(tmp_path):
     shape = [field(0, 0, 9, 9)]
     for number, (values, crs, asked, message) in enumerate(
