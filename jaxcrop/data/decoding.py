@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
 _LENGTH_DELIMITED = 2
 
@@ -36,8 +37,8 @@ class Decoder:
         lists = (name for name, f in features.items() if isinstance(f, tfds.features.Sequence))
         return cls(tensors, frozenset(lists))
 
-    def __call__(self, record: bytes) -> dict:
-        """Arrays (read-only views of the record), texts as bytes and lists of texts, by name."""
+    def __call__(self, record: bytes | UInt8[np.ndarray, " n"]) -> dict:
+        """Arrays (views of the record), texts as bytes and lists of texts, by name."""
         decoded = {name: [] for name in self.lists}
         (features,) = _fields(memoryview(record), 1)
         for entry in _fields(features, 1):

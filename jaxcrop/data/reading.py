@@ -1,7 +1,10 @@
 """Records to batches on the host: chips of the wanted bands, in an order fixed by the seed."""
 
+import ctypes
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +17,7 @@ from jaxtyping import Float, Float64, UInt8, UInt16
 from jaxcrop.crops import IGNORE
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.decoding import Decoder
+from jaxcrop.data.stored import StoredRecords
 from jaxcrop.errors import InputError
 
 
@@ -120,11 +124,8 @@ class Records:
                 f"{self.folder} has no chips in split {split} (it has {self.sizes}): "
                 "build the records again from more chips"
             )
-        builder = tfds.builder_from_directory(self.folder)
-        stored = builder.as_data_source(
-            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
-        return _Decoded(stored, Decoder.of(builder.info.features))
+        info = tfds.builder_from_directory(self.folder).info
+        return _Decoded(StoredRecords.of(info, split), Decoder.of(info.features))
 
     def chips(
         self,
@@ -170,7 +171,7 @@ class Records:
 class _Decoded:
     """Stored records as arrays."""
 
-    stored: Sequence[bytes]
+    stored: StoredRecords
     decoder: Decoder
 
     def __len__(self) -> int:
@@ -243,6 +244,7 @@ def training_batches(
     position in the data is the step, and needs no checkpoint of its own. Threads read ahead, or as
     many processes as `workers` says; the batches are the same.
     """
+    _keep_freed_memory()
     samples = chips.seed(seed).shuffle().repeat()[process::processes].map(_arrays)
     # Dropping the remainder drops nothing of an endless sequence; without, grain rounds its length
     # in floating point, beyond what an index can hold at a batch size of 1.
@@ -266,6 +268,22 @@ def evaluation_batches(
         ignored = [np.zeros_like(group[0].label)] * (batch_size - len(group))
         label = np.stack([chip.label for chip in group] + ignored)
         yield tuple(chip.chip_id for chip in group), Batch(image, label)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Have glibc keep blocks up to 32 MB that are freed, for the next chips and batches.
+
+    It gives them back to the kernel otherwise, and touching the pages of a new block for the first
+    time takes as long as reading the chip.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def _arrays(chip: Chip) -> Batch:

@@ -634,8 +634,10 @@ from jaxcrop.data.build import build
 from jaxcrop.data.synthetic import write_region
 write_region(Path("source"), "africa", 3, 0)
 build("sact", Path("source"), Path("out"))
-builder = tfds.builder_from_directory("out/sact/standard/2.0.0")
-print(builder.as_data_source(split="train")[0]["image"].shape)
+import jaxcrop_datasets.sact.sact_dataset_builder
+print(tfds.data_source("sact", split="train", data_dir="out")[0]["image"].shape)
+from jaxcrop.data.reading import find_records
+print(find_records(Path("out"), "sact").raw("train")[0]["label"].shape)
 assert not FORBIDDEN & sys.modules.keys(), FORBIDDEN & sys.modules.keys()
 """
     done = subprocess.run(
