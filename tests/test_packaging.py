@@ -25,9 +25,9 @@ def test_the_wheel_holds_the_packages_and_their_data(wheel):
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"jaxcrop", "weights_convert", "jaxcrop_datasets"}
     for builder in (ROOT / "datasets" / "jaxcrop_datasets").glob("*/*_dataset_builder.py"):
-        for path in builder.parent.iterdir():
-            if path.name != "__pycache__":
-                assert f"jaxcrop_datasets/{path.parent.name}/{path.name}" in names
+        for path in builder.parent.rglob("*"):
+            if path.is_file() and path.suffix != ".pyc":
+                assert f"jaxcrop_datasets/{path.relative_to(builder.parents[1])}" in names
 
 
 def test_the_wheel_trains_in_an_empty_environment(wheel, tmp_path):

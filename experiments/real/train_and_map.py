@@ -166,9 +166,11 @@ def main(arguments: Arguments) -> None:
     run = start_run(config, records, {"family": "ssl4eo", "source": "random"}, bands)
     train(run, config, create_model(run), records)
     score_run(run, split="test", checkpoint="best", batch_size=4)
+    # What was removed from the chips is to be removed from the scene.
+    offset = int(records.raw("train")[0]["offset"][0])
     for scene in sorted(arguments.given.glob("scene*.tif")):
         crop_map, picture = arguments.out / "map.tif", arguments.out / "map.png"
-        predict(PredictConfig(run.folder, scene, crop_map, picture=picture))
+        predict(PredictConfig(run.folder, scene, crop_map, picture=picture, offset=offset))
 
 
 if __name__ == "__main__":

@@ -125,7 +125,11 @@ class Records:
                 "build the records again from more chips"
             )
         info = tfds.builder_from_directory(self.folder).info
-        return _Decoded(StoredRecords.of(info, split), Decoder.of(info.features))
+        try:
+            stored = StoredRecords.of(info, split)
+        except ValueError as error:
+            raise InputError(f"{self.folder} has no chips {split}: {error}") from error
+        return _Decoded(stored, Decoder.of(info.features))
 
     def chips(
         self,

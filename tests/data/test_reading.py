@@ -79,6 +79,8 @@ def test_the_newest_version_is_found(synthetic_region, tmp_path):
 def test_what_is_missing_is_named(synthetic_records):
     with pytest.raises(InputError, match=r"no chips in split holdout"):
         synthetic_records.chips("holdout", ONE_BAND)
+    with pytest.raises(InputError, match=r"has no chips train\[300:\]"):
+        synthetic_records.chips("train[300:]", ONE_BAND)
     with pytest.raises(InputError, match=r"lacks band B99"):
         synthetic_records.chips("train", BandInput(("B99",), (0.0,), (1.0,), clip=False))
 
