@@ -196,18 +196,19 @@ def work_ahead(
     caller, and hold its `lock` until they do. (Threads would be slower than one: most of the work
     holds Python's lock.)
     """
-    pools = []
-    for worker in range(workers):
-        process = subprocess.Popen(
+    processes = [
+        subprocess.Popen(
             [sys.executable, "-c", "from jaxcrop_datasets.building import work; work()"],
             stdin=subprocess.PIPE,
             pass_fds=[lock.fileno()],
         )
-        pools.append(process)
+        for _ in range(workers)
+    ]
+    for worker, process in enumerate(processes):
         with suppress(BrokenPipeError):
             pickle.dump((shards[worker::workers], features, file_format), process.stdin)
             process.stdin.flush()
-    for process in pools:
+    for process in processes:
         process.wait()
         with suppress(BrokenPipeError):
             process.stdin.close()

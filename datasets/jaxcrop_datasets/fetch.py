@@ -40,7 +40,7 @@ from tensorflow_datasets.core.download.util import DownloadError
 
 from jaxcrop.errors import InputError
 from jaxcrop.files import replacing
-from jaxcrop.weights.download import download
+from jaxcrop.weights.download import address, download
 from jaxcrop_datasets.crop_chips import PUBLISHED, CropChips
 
 HUB = "https://huggingface.co"
@@ -127,7 +127,7 @@ def _downloaded(source: _Source, cache: Path, known: UrlInfo | None) -> tuple[Pa
 
     Raises InputError unless it has the checksum `known`, if any, and the MD5 of `source`.
     """
-    url = _address(source.url)
+    url = address(source.url)
     manager = DownloadManager(download_dir=cache, url_infos={url: known} if known else {})
     try:
         path = Path(manager.download(url))
@@ -287,7 +287,7 @@ def _fetch_file(file: _Remote, out: Path) -> None:
     download(url, path, file.sha256)
     if not file.sha256 and not file.is_whole(path):
         path.unlink()
-        raise _another(_address(url), f"its SHA-1 as git counts it is not {file.digest}")
+        raise _another(address(url), f"its SHA-1 as git counts it is not {file.digest}")
 
 
 def _listed(folder: str) -> Iterator[_Remote]:
@@ -295,8 +295,8 @@ def _listed(folder: str) -> Iterator[_Remote]:
     url: str | None = f"{HUB}/api/{REPOSITORY}/tree/main/{folder}?recursive=true"
     found = False
     while url:
-        address = _address(url)
-        entries, url = _page(address)
+        at = address(url)
+        entries, url = _page(at)
         try:
             files = [
                 _Remote(entry["path"], (entry.get("lfs") or entry)["oid"], entry["size"])
@@ -304,7 +304,7 @@ def _listed(folder: str) -> Iterator[_Remote]:
                 if entry["type"] == "file" and entry["path"].endswith((".tif", ".tiff"))
             ]
         except (KeyError, TypeError, AttributeError) as error:
-            raise _no_listing(address) from error
+            raise _no_listing(at) from error
         for file in files:
             inside = file.path.startswith(f"{folder}/")
             if (
@@ -312,7 +312,7 @@ def _listed(folder: str) -> Iterator[_Remote]:
                 or ".." in file.path.split("/")
                 or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", str(file.digest))
             ):
-                raise _no_listing(address)
+                raise _no_listing(at)
         yield from files
         found = found or bool(files)
     if not found:
@@ -342,17 +342,3 @@ def _no_listing(url: str) -> InputError:
     return InputError(
         f"{url} does not list files with their checksums: ask another server with JAXCROP_MIRROR"
     )
-
-
-def _address(url: str) -> str:
-    """Where `url` is asked for: at JAXCROP_MIRROR, if that is set.
-
-    Raises InputError where JAXCROP_OFFLINE forbids all downloads.
-    """
-    if os.environ.get("JAXCROP_OFFLINE", "0") not in ("", "0"):
-        raise InputError(f"cannot download {url}: JAXCROP_OFFLINE is set, unset it")
-    mirror = os.environ.get("JAXCROP_MIRROR")
-    if not mirror:
-        return url
-    parts = urllib.parse.urlsplit(url)
-    return mirror.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")

@@ -16,6 +16,10 @@ from jaxcrop_datasets.polygons import Layer, layers, polygons, vector_files
 from jaxcrop_datasets.rasters import Box, Grid, geotiffs, grid_of, open_raster, warp_codes
 
 
+_FIELD_NUMBERS = "_field_ids"
+"""Ends the names of rasters that Radiant Earth puts beside its label maps: which field is where."""
+
+
 def open_labels(folder: Path, codes: Codes, field: str | None) -> "LabelMaps | LabelFields":
     """The label maps of a folder: polygons whose attribute `field` holds the code, or rasters."""
     if field is not None and folder.is_dir() and vector_files(folder):
@@ -34,6 +38,8 @@ class LabelMaps:
         self._folder, self._codes = folder, codes
         self._maps: list[tuple[Path, Grid]] = []
         for path in geotiffs(folder):
+            if path.stem.endswith(_FIELD_NUMBERS):
+                continue
             with open_raster(path) as file:
                 if file.count != 1 or not np.issubdtype(file.dtypes[0], np.integer):
                     raise InputError(

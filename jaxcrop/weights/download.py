@@ -99,12 +99,7 @@ def download(url: str, destination: Path, sha256: str) -> None:
     `<destination>.part`, which the next attempt continues if the server still has the same file.
     Raises InputError naming the URL.
     """
-    url = _mirrored(url)
-    if os.environ.get("JAXCROP_OFFLINE", "0") not in ("", "0"):
-        raise InputError(
-            f"cannot download {url}: JAXCROP_OFFLINE is set (unset it, or put the file at "
-            f"{destination})"
-        )
+    url = address(url, f"unset it, or put the file at {destination}")
     if not url.startswith(("http://", "https://")):
         raise InputError(f"cannot download {url}: only http and https are supported")
     try:
@@ -133,6 +128,20 @@ def download(url: str, destination: Path, sha256: str) -> None:
     _discard(_part(destination))
 
 
+def address(url: str, remedy: str = "unset it") -> str:
+    """Where `url` is asked for: at JAXCROP_MIRROR, if that is set.
+
+    Raises InputError, with this `remedy`, where JAXCROP_OFFLINE forbids all downloads.
+    """
+    mirror = os.environ.get("JAXCROP_MIRROR")
+    if mirror:
+        parts = urllib.parse.urlsplit(url)
+        url = mirror.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")
+    if os.environ.get("JAXCROP_OFFLINE", "0") not in ("", "0"):
+        raise InputError(f"cannot download {url}: JAXCROP_OFFLINE is set ({remedy})")
+    return url
+
+
 def _converted_path(entry: PublishedWeights) -> Path:
     return cache_dir() / "weights" / entry.name
 
@@ -154,13 +163,6 @@ def _tag_of(part: Path) -> Path:
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
     _tag_of(part).unlink(missing_ok=True)
-
-
-def _mirrored(url: str) -> str:
-    mirror = os.environ.get("JAXCROP_MIRROR")
-    if not mirror:
-        return url
-    return mirror.rstrip("/") + urllib.parse.urlsplit(url).path
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

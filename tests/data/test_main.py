@@ -32,6 +32,22 @@ def test_draw_then_build(tmp_path, monkeypatch, capsys):
     assert set(np.unique(record["label"])) <= {0, *REGIONS["africa"].classes}
 
 
+def test_what_records_hold_is_written_drawn_and_divided(synthetic_region, tmp_path, capsys):
+    where = ["sact", "--data-dir", str(synthetic_region), "--out"]
+    main(["card", *where, str(tmp_path / "card")])
+    assert (tmp_path / "card" / "card.md").read_text().startswith("# sact 2.0.0, standard")
+    main(["show", *where, str(tmp_path / "chip.png"), "--split", "test"])
+    assert (tmp_path / "chip.png").read_bytes().startswith(b"\x89PNG")
+    main(["split", *where, str(tmp_path / "lists"), "--method", "random"])
+    lists = [(tmp_path / "lists" / f"{s}.csv").read_text() for s in ("train", "validation", "test")]
+    assert sum(len(ids.split()) for ids in lists) == 10
+    assert "train 8, validation 1, test 1" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["card", "cdl", "--data-dir", str(synthetic_region), "--out", str(tmp_path / "none")])
+    assert caught.value.code == 2
+    assert "holds no records of cdl, variant standard" in capsys.readouterr().err
+
+
 def test_default_data_dir(monkeypatch):
     monkeypatch.delenv("JAXCROP_DATA_DIR", raising=False)
     monkeypatch.setenv("HOME", "/home/someone")

@@ -48,6 +48,17 @@ def write_fields(path: Path, shapes, values, crs="EPSG:3059") -> None:
         frame.to_file(path)
 
 
+def test_rasters_of_field_numbers_are_passed_over(tmp_path):
+    """The real field numbers of an AgriFieldNet chip would be unknown codes."""
+    codes = from_mapping({1: ("wheat", WHEAT)})
+    where = {"crs": "EPSG:3059", "transform": grid().transform, "height": 20, "width": 20}
+    for name, value in (("004fa", 1), ("004fa_field_ids", 711)):
+        profile = {"driver": "GTiff", "count": 1, "dtype": "uint16", **where}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.write(np.full((1, 20, 20), value, np.uint16))
+    assert (LabelMaps(tmp_path, codes).over(grid(), Path("chip.tif")) == 1).all()
+
+
 @pytest.mark.parametrize("suffix", ["gpkg", "shp", "parquet", "zip"])
 @pytest.mark.parametrize("target", ["EPSG:3059", "EPSG:3857"])
 def test_fields_are_rasterised_as_geopandas_and_gdal_do(tmp_path, suffix, target):
