@@ -15,7 +15,6 @@ from jaxcrop_datasets.codes import Codes
 from jaxcrop_datasets.polygons import Layer, layers, polygons, vector_files
 from jaxcrop_datasets.rasters import Box, Grid, geotiffs, grid_of, open_raster, warp_codes
 
-
 _FIELD_NUMBERS = "_field_ids"
 """Ends the names of rasters that Radiant Earth puts beside its label maps: which field is where."""
 
