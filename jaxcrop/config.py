@@ -50,9 +50,19 @@ class TrainConfig:
     """Folder of the built records (default: $JAXCROP_DATA_DIR, else ~/.cache/jaxcrop/data)."""
     variant: str = "standard"
     """Variant of the records: `paper-raw` has the paper's labels and radiometry."""
+    setting: Literal["id", "ood", "ood+id"] = "id"
+    """Train on the region itself (in distribution), on other regions (out of it), or on both; it is
+    tested on the region."""
+    training_regions: tuple[Literal[tuple(REGIONS)], ...] | None = None  # type: ignore[valid-type]
+    """The other regions that take part in `ood` and `ood+id` (default: all)."""
+    budget: int | None = None
+    """Labelled chips of the region, 10 % of which validate (default: all of its training chips)."""
+    splits: str = "built"
+    """How chips are divided into train, validation and test: as the records were `built`, anew at
+    `random` or in `blocked` groups of neighbours, or as the lists in a folder say."""
     run_dir: Path | None = None
     """Folder that receives the run; the same command resumes it (default:
-    runs/REGION-BACKBONE-ARCHITECTURE-DECODER)."""
+    runs/REGION-BACKBONE-ARCHITECTURE-DECODER[-SETTING][-BUDGET])."""
     demo: bool = False
     """Draw a synthetic region, train on it for a few minutes, and map a held-out scene."""
     bands: tuple[str, ...] | None = None
@@ -80,7 +90,7 @@ class TrainConfig:
     """Seed of the initial weights, the order of the chips and the augmentation."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "eval_every"):
+        for name in ("steps", "batch_size", "eval_every", "budget"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
@@ -88,8 +98,20 @@ class TrainConfig:
             raise InputError(f"--batchnorm-batches must be 0 or more, not {self.batchnorm_batches}")
         if not self.learning_rate > 0:
             raise InputError(f"--learning-rate must be above 0, not {self.learning_rate}")
+        if self.setting == "ood" and self.budget is not None:
+            raise InputError(
+                "--setting ood has no use for a --budget: leave it out, or give ood+id"
+            )
+        if self.setting == "id" and self.training_regions is not None:
+            raise InputError("--training-regions need --setting ood or ood+id")
         if self.bands is not None and self.weights != "random":
             raise InputError("--bands needs --weights random: pretrained weights fix their bands")
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions whose records take part, the tested one among them."""
+        others = () if self.setting == "id" else self.training_regions or tuple(REGIONS)
+        return (self.region, *(region for region in others if region != self.region))
 
 
 DEMO_DEFAULTS = {

@@ -36,9 +36,9 @@ def train_and_evaluate(config: TrainConfig) -> None:
     from jaxcrop.training.runs import create_model, start_run  # noqa: PLC0415
     from jaxcrop.training.scores import score_run  # noqa: PLC0415
 
-    dataset = REGIONS[config.region].dataset
     data_dir = config.data_dir or default_data_dir()
-    records = find_records(data_dir, dataset, config.variant)
+    datasets = {region: REGIONS[region].dataset for region in config.regions}
+    records = {r: find_records(data_dir, name, config.variant) for r, name in datasets.items()}
     name = config.weights
     if name == "published":
         name = weights.default_weights(config.backbone, config.architecture).name
@@ -48,13 +48,13 @@ def train_and_evaluate(config: TrainConfig) -> None:
         weights_dir = weights.find(name)
     else:
         weights_dir = None if name == "random" else Path(name)
-    missing = []
-    if records is None:
-        missing.append(
-            f"the records of {dataset} in {data_dir}, variant {config.variant} (`python -m "
-            f"jaxcrop.data build {dataset} --source DIR` builds them, or --demo draws a synthetic "
-            "region)"
-        )
+    missing = [
+        f"the records of {dataset} in {data_dir}, variant {config.variant} (`python -m "
+        f"jaxcrop.data build {dataset} --source DIR` builds them, or --demo draws a synthetic "
+        "region)"
+        for region, dataset in datasets.items()
+        if records[region] is None
+    ]
     if published is not None and weights_dir is None:
         missing.append(
             f"the published weights {name} (`python -m weights_convert fetch {name}` gets them, or "
@@ -76,7 +76,7 @@ def train_and_evaluate(config: TrainConfig) -> None:
         weights.load_weights(model, weights_dir)
     elif config.freeze:
         print("The backbone's random weights stay frozen; --no-freeze trains them.")
-    train(run, config, model, records)
+    train(run, config, model)
     score_run(run, split="test", checkpoint="best", batch_size=config.batch_size)
 
 
@@ -95,6 +95,10 @@ def _check_fit(config: TrainConfig, weights: str, family: str, architecture: str
 
 def _default_run_dir(config: TrainConfig) -> Path:
     parts = [config.region, config.backbone, config.architecture, config.decoder]
+    if config.setting != "id":
+        parts.append(config.setting)
+    if config.budget is not None:
+        parts.append(str(config.budget))
     return Path("runs") / "-".join(parts + ["demo"] * config.demo)
 
 

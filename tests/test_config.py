@@ -54,6 +54,18 @@ def test_the_choices_are_what_can_be_built():
     assert list(DECODER_TITLES) == list(DECODERS)
 
 
+def test_settings_say_which_regions_take_part():
+    config = parse_train_config([*NEEDED, "--setting", "ood+id", "--budget", "10"])
+    assert config.regions == ("africa", "asia", "europe", "north-america", "south-america")
+    assert TrainConfig("satlas", "asia").regions == ("asia",)
+    others = TrainConfig("satlas", "asia", setting="ood", training_regions=("europe", "asia"))
+    assert others.regions == ("asia", "europe")
+    with pytest.raises(InputError, match="--setting ood has no use for a --budget"):
+        TrainConfig("satlas", "africa", setting="ood", budget=10)
+    with pytest.raises(InputError, match="--training-regions need --setting ood"):
+        TrainConfig("satlas", "africa", training_regions=("asia",))
+
+
 def test_pretrained_weights_fix_their_bands():
     with pytest.raises(InputError, match="--bands needs --weights random"):
         TrainConfig("satlas", "africa", bands=("B04",))

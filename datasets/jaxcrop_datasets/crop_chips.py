@@ -20,7 +20,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxcrop.crops import NUM_CLASSES
+from jaxcrop.crops import OTHER
 from jaxcrop.data.bands import PUBLISHED_BANDS, SENTINEL2_BANDS
 from jaxcrop.errors import InputError
 from jaxcrop_datasets.building import (
@@ -280,7 +280,8 @@ class CropChips(tfds.core.ShardBasedBuilder, skip_registration=True):
             for name, of_split in tallies.items()
         }
         seen = set().union(*(tally.codes for tally in itertools.chain(*tallies.values())))
-        if not source.harmonised and max(source.codes.codes) > NUM_CLASSES > max(seen, default=9):
+        # Every harmonised map has OTHER, and nothing above it.
+        if not source.harmonised and max(source.codes.codes) > OTHER == max(seen, default=0):
             warnings.warn(
                 f"the label maps in {source.labels} hold no code above 5: if they are harmonised "
                 "already, their classes were now read as raw codes",

@@ -163,8 +163,10 @@ def main(arguments: Arguments) -> None:
         eval_every=25,
     )
     bands = band_input("ssl4eo", builder.BANDS)
-    run = start_run(config, records, {"family": "ssl4eo", "source": "random"}, bands)
-    train(run, config, create_model(run), records)
+    run = start_run(
+        config, {builder.name: records}, {"family": "ssl4eo", "source": "random"}, bands
+    )
+    train(run, config, create_model(run))
     score_run(run, split="test", checkpoint="best", batch_size=4)
     # What was removed from the chips is to be removed from the scene.
     offset = int(records.raw("train")[0]["offset"][0])

@@ -198,7 +198,7 @@ def mixture(
     regions: Mapping[str, Partition],
     target: str,
     setting: Literal["id", "ood", "ood+id"],
-    labelled: Sequence[str] = (),
+    labelled: Sequence[str] | None = None,
     *,
     others: Literal["train", "all"] = "train",
     seed: int = 0,
@@ -206,17 +206,20 @@ def mixture(
     """The chips of each region in an experiment that is tested on `target`: split, region, ids.
 
     `labelled` is the budget of the target: 10 % of it validate and the rest trains, as in the
-    paper ("id"). "ood" trains and validates on every other region alone, "ood+id" on both.
-    `others="all"` trains on their test chips too, as the paper does. Raises InputError for an
-    unknown target, a budget that the setting lacks or has no use for, and one with test chips.
+    paper ("id"); without one the target trains and validates as it is split. "ood" trains and
+    validates on every other region alone, "ood+id" on both. `others="all"` trains on their test
+    chips too, as the paper does. Raises InputError for an unknown target, a budget that the
+    setting lacks or has no use for, and one with test chips.
     """
     if target not in regions:
         raise InputError(f"no region is called {target}: choose one of {', '.join(regions)}")
-    if (setting == "ood") == bool(labelled):
+    if labelled is not None and (setting == "ood") == bool(labelled):
         remedy = "leave it out" if labelled else "give the labelled chips"
         raise InputError(f"setting {setting} with a budget of {len(labelled)} chips: {remedy}")
+    if setting != "id" and len(regions) < 2:
+        raise InputError(f"setting {setting} needs another region than {target}: give its records")
     tested = regions[target]["test"]
-    leaked = sorted(set(labelled) & set(tested))
+    leaked = sorted(set(labelled or ()) & set(tested))
     if leaked:
         raise InputError(
             f"the budget of {target} holds test chips, {first_few(leaked)}: draw it from train"
@@ -228,7 +231,9 @@ def mixture(
             extra = partition["test"] if others == "all" else ()
             train[region] = (*partition["train"], *extra)
             validation[region] = partition["validation"]
-    if labelled:
+    if setting != "ood" and labelled is None:
+        train[target], validation[target] = regions[target]["train"], regions[target]["validation"]
+    elif setting != "ood":
         train[target], validation[target] = _held_out(labelled, seed)
     in_order = {
         name: {region: ids[region] for region in regions if ids.get(region)}

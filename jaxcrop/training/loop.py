@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcrop.config import TrainConfig
-from jaxcrop.data.reading import Records, evaluation_batches, training_batches
+from jaxcrop.data.reading import evaluation_batches, training_batches
 from jaxcrop.errors import InputError
 from jaxcrop.models.segmenter import Segmenter
 from jaxcrop.training.checkpoints import Checkpoints
@@ -33,8 +33,8 @@ from jaxcrop.training.step import (
 )
 
 
-def train(run: Run, config: TrainConfig, model: Segmenter, records: Records) -> None:
-    """Train `model` on the records' training chips, in `run`'s folder, up to step `config.steps`.
+def train(run: Run, config: TrainConfig, model: Segmenter) -> None:
+    """Train `model` on the chips of `run`'s experiment, in its folder, up to step `config.steps`.
 
     Every `eval_every` steps: average the BatchNorm statistics, validate, lower the learning rate on
     a plateau, save a checkpoint; in this order, so that a run that resumes from the checkpoint goes
@@ -42,8 +42,9 @@ def train(run: Run, config: TrainConfig, model: Segmenter, records: Records) -> 
     Raises InputError where the loss is not finite; the checkpoints before it remain.
     """
     mesh = data_mesh()
-    chips = records.chips("train", run.band_input)
-    validation = records.chips("validation", run.band_input)
+    experiment = run.experiment()
+    chips = experiment.chips("train", run.band_input)
+    validation = experiment.chips("validation", run.band_input)
     batch_size = fitting_batch_size(config.batch_size, len(chips), mesh)
     every = config.eval_every or max(1, len(chips) // batch_size)
 

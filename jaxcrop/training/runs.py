@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from jaxcrop.config import ARCHITECTURE_TITLES, DECODER_TITLES, TrainConfig
 from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.data.augment import normalise
 from jaxcrop.data.bands import BandInput
+from jaxcrop.data.experiment import Experiment, plan
 from jaxcrop.data.reading import Records, open_records
 from jaxcrop.errors import InputError
 from jaxcrop.files import replacing
@@ -59,9 +60,12 @@ class Run:
         architecture = ARCHITECTURE_TITLES[self.config["architecture"]]
         decoder = DECODER_TITLES[self.config["decoder"]]
         kind = "random weights" if self.backbone["source"] == "random" else self.backbone["source"]
-        data = (
-            f"{'synthetic ' if self.synthetic else ''}{self.data['dataset']} {self.data['version']}"
-        )
+        stored = self.data["records"][region]
+        data = f"{'synthetic ' if self.synthetic else ''}{stored['dataset']} {stored['version']}"
+        if self.config["setting"] != "id":
+            data += f", {self.config['setting']}"
+        if self.config["budget"] is not None:
+            data += f", {self.config['budget']} labelled chips"
         return f"{region}: {family} {architecture} ({kind}), {decoder}, {data}"
 
     @property
@@ -70,9 +74,13 @@ class Run:
         channels = len(self.band_input.bands)
         return self.config["architecture"], self.config["decoder"], channels, NUM_CLASSES
 
-    def records(self) -> Records:
-        """The records that the run was trained on. Raises InputError where they are gone."""
-        return open_records(Path(self.data["folder"]))
+    def experiment(self) -> Experiment:
+        """The chips that the run was trained on. Raises InputError where they are gone."""
+        records = {
+            region: open_records(Path(stored["folder"]))
+            for region, stored in self.data["records"].items()
+        }
+        return _experiment(self.config, records)
 
     def model(self, which: Which = "best") -> Segmenter:
         """The trained model, ready to predict."""
@@ -113,27 +121,39 @@ def create_model(run: Run) -> Segmenter:
 
 
 def start_run(
-    config: TrainConfig, records: Records, backbone: dict[str, Any], band_input: BandInput
+    config: TrainConfig,
+    records: Mapping[str, Records],
+    backbone: dict[str, Any],
+    band_input: BandInput,
 ) -> Run:
     """Make the folder of a run and write its `config.yaml`, or take up the run that it holds.
 
-    Raises InputError where the data lack a band, where the folder cannot be written, and where it
-    holds a run with other settings.
+    `records` are those of each region that takes part. Raises InputError where they lack a band or
+    the chips that are asked for, where the folder cannot be written, and where it holds a run with
+    other settings.
     """
-    band_input.indices(records.bands, str(records.folder))
+    for of_region in records.values():
+        band_input.indices(of_region.bands, str(of_region.folder))
     settings = dataclasses.asdict(config)
+    experiment = _experiment(settings, records)
     run = Run(
         folder=config.run_dir,
         # Where the files lie may change, so it is not a setting of the run.
         config={k: v for k, v in settings.items() if k not in ("data_dir", "run_dir")},
         data={
-            "dataset": records.name,
-            "variant": records.variant,
-            "version": records.version,
-            "folder": str(records.folder.absolute()),
-            "sizes": records.sizes,
-            "classes": records.classes("train"),
-            "synthetic": records.synthetic,
+            "records": {
+                region: {
+                    "dataset": of_region.name,
+                    "variant": of_region.variant,
+                    "version": of_region.version,
+                    "folder": str(of_region.folder.absolute()),
+                }
+                for region, of_region in records.items()
+            },
+            "sizes": experiment.sizes,
+            "chips": experiment.digest,
+            "classes": experiment.classes,
+            "synthetic": any(of_region.synthetic for of_region in records.values()),
         },
         backbone=backbone,
         band_input=band_input,
@@ -160,12 +180,25 @@ def start_run(
     return run
 
 
+def _experiment(config: dict[str, Any], records: Mapping[str, Records]) -> Experiment:
+    return plan(
+        records,
+        config["region"],
+        setting=config["setting"],
+        budget=config["budget"],
+        by=config["splits"],
+        seed=config["seed"],
+    )
+
+
 def open_run(folder: Path) -> Run:
     """Read a run folder's `config.yaml`. Raises InputError where it is missing or damaged."""
     path = folder / "config.yaml"
     try:
         content = yaml.safe_load(path.read_text())
         config, model = content["config"], content["model"]
+        if not {"setting", "budget", "splits"} <= config.keys() or "records" not in content["data"]:
+            raise KeyError("setting")
         known = {"architecture": ARCHITECTURE_TITLES, "decoder": DECODER_TITLES}
         for part, names in known.items():
             if config[part] not in names:
@@ -188,11 +221,14 @@ def open_run(folder: Path) -> Run:
 
 
 def _refuse_other_settings(old: Run, new: Run) -> None:
-    """A run resumes under the settings it began with; only its length may change."""
+    """A run resumes under the settings it began with; only its length may change.
+
+    So may the place of its records, whose chips have a hash.
+    """
     for part in ("config", "data", "backbone"):
         before, after = _plain(getattr(old, part)), _plain(getattr(new, part))
         for key in sorted(set(before) | set(after)):
-            if key not in ("steps", "folder") and before.get(key) != after.get(key):
+            if key not in ("steps", "records") and before.get(key) != after.get(key):
                 raise InputError(
                     f"{old.folder} holds a run with {key} {before.get(key)}, not {after.get(key)}: "
                     "give the same settings to resume it, or another --run-dir"

@@ -39,7 +39,8 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
     InputError where the folder cannot be written.
     """
     mesh = data_mesh()
-    chips = run.records().chips(split, run.band_input)
+    experiment = run.experiment()
+    chips = experiment.chips(split, run.band_input)
     definition, state = nnx.split(run.model(checkpoint))
     evaluation = evaluate_chips(
         make_eval_step(definition, run.band_input, run.config["compute_dtype"], run.classes, mesh),
@@ -48,7 +49,7 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
         fitting_batch_size(batch_size, len(chips), mesh),
         mesh,
     )
-    references = baselines(run.records().chips("train", run.band_input), chips)
+    references = baselines(experiment.chips("train", run.band_input), chips)
     scores = {"model": evaluation.metrics}
     scores |= {name: metrics(confusion) for name, confusion in references.items()}
 

@@ -308,6 +308,16 @@ def test_mixtures_leave_one_region_out():
     assert not set(itertools.chain(*tested["train"].values())) & set(REGIONS["asia"]["test"])
 
 
+def test_without_a_budget_the_target_is_split_as_it_is():
+    mixed = mixture(REGIONS, "asia", "ood+id")
+    for split in ("train", "validation"):
+        assert mixed[split]["asia"] == REGIONS["asia"][split]
+    alone = {"asia": REGIONS["asia"]}
+    assert mixture(alone, "asia", "id")["train"] == {"asia": REGIONS["asia"]["train"]}
+    with pytest.raises(InputError, match="setting ood needs another region than asia"):
+        mixture(alone, "asia", "ood")
+
+
 def test_one_labelled_chip_trains():
     mixed = mixture(REGIONS, "asia", "id", ("asia3",))
     assert mixed["train"] == {"asia": ("asia3",)}
@@ -318,7 +328,7 @@ def test_one_labelled_chip_trains():
     ("arguments", "named"),
     [
         (("mars", "ood"), "no region is called mars: choose one of africa, asia, europe"),
-        (("asia", "id"), "setting id with a budget of 0 chips"),
+        (("asia", "id", ()), "setting id with a budget of 0 chips"),
         (("asia", "ood", ("asia1",)), "setting ood with a budget of 1 chips: leave it out"),
         (("asia", "id", ("asia1", "asia9")), "the budget of asia holds test chips, asia9"),
     ],

@@ -18,8 +18,8 @@ def _train(folder, records, **settings):
     small = {"architecture": "resnet18", "weights": "random", "batch_size": 2}
     config = TrainConfig("satlas", "africa", run_dir=folder, **small | settings)
     random = {"family": "satlas", "source": "random"}
-    run = start_run(config, records, random, band_input("satlas"))
-    train(run, config, create_model(run), records)
+    run = start_run(config, {"africa": records}, random, band_input("satlas"))
+    train(run, config, create_model(run))
     return run
 
 

@@ -1,0 +1,115 @@
+"""Which chips of which regions an experiment trains, validates and tests on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import grain
+import numpy as np
+
+from jaxcrop.crops import IGNORE
+from jaxcrop.data import splits
+from jaxcrop.data.bands import BandInput
+from jaxcrop.data.index import ChipIndex, index_of
+from jaxcrop.data.reading import Chip, Records
+from jaxcrop.errors import InputError
+
+Setting = Literal["id", "ood", "ood+id"]
+"""Trained on the region that is tested (in distribution), on others (out of it), or on both."""
+
+_SPLIT_SEED, _BLOCK_KM = 0, 20.0
+"""Of the splits that are drawn here; `python -m jaxcrop.data split` writes lists of any others."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The chips of an experiment: `ids` by split and region, of these `records`."""
+
+    records: Mapping[str, Records]
+    ids: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    def chips(self, split: str, band_input: BandInput) -> Sequence[Chip]:
+        """Random access to the chips of a split, region after region, as `Records.chips` gives.
+
+        Raises InputError where a region's records lack a band.
+        """
+        parts = [
+            self.records[region].chips_at(index_of(self.records[region]).places(ids), band_input)
+            for region, ids in self.ids[split].items()
+        ]
+        return parts[0] if len(parts) == 1 else grain.MapDataset.concatenate(parts)
+
+    @property
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """How many chips of each region there are in each split."""
+        return {
+            split: {region: len(ids) for region, ids in of_split.items()}
+            for split, of_split in self.ids.items()
+        }
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The harmonised classes that occur in the training labels, in ascending order."""
+        pixels = np.sum(
+            [
+                index.counts[index.rows(ids)].sum(axis=0)
+                for region, ids in self.ids["train"].items()
+                for index in (index_of(self.records[region]),)
+            ],
+            axis=0,
+        )
+        return tuple(crop for crop, count in enumerate(pixels.tolist()) if count and crop != IGNORE)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the chips of every split: two experiments of the same digest see the same."""
+        lines = (
+            f"{split} {region} {chip_id}"
+            for split, of_split in self.ids.items()
+            for region, ids in of_split.items()
+            for chip_id in ids
+        )
+        return sha256("\n".join(lines).encode()).hexdigest()
+
+
+def plan(
+    records: Mapping[str, Records],
+    target: str,
+    *,
+    setting: Setting = "id",
+    budget: int | None = None,
+    by: str = "built",
+    seed: int = 0,
+) -> Experiment:
+    """The experiment that is tested on the region `target`.
+
+    `records` are those of each region that takes part. Each is split as it was `built`, anew at
+    `random` or into `blocked` groups of neighbours, or as the lists in the folder `by` say: for
+    every `seed` alike, so that all are tested on the same chips. `budget` labelled chips of the
+    target, 10 % of which validate, are drawn by the seed, and are part of its larger budgets; None
+    is all of its training chips. Raises InputError where this cannot be had.
+    """
+    indices = {region: index_of(of_region) for region, of_region in records.items()}
+    partitions = {region: _partition(index, by) for region, index in indices.items()}
+    labelled = None
+    if budget is not None and setting != "ood":
+        if budget < 2:
+            raise InputError(
+                f"a budget of {budget} chips leaves none to validate on: ask for 2 at least, or "
+                "for setting ood to do without"
+            )
+        labelled = splits.budget(indices[target], partitions[target]["train"], budget, seed)
+    mixed = splits.mixture(partitions, target, setting, labelled, seed=seed)
+    return Experiment(records, mixed)
+
+
+def _partition(index: ChipIndex, by: str) -> splits.Partition:
+    if by == "built":
+        return splits.built(index)
+    if by == "random":
+        return splits.random_split(index, _SPLIT_SEED)
+    if by == "blocked":
+        return splits.blocked_split(index, _BLOCK_KM, _SPLIT_SEED)
+    return splits.listed(index, Path(by), seed=_SPLIT_SEED)
