@@ -172,12 +172,10 @@ class ChipReader:
             grid = grid_of(file, path)
             order = self._band_order(file.descriptions, path)
             tags = file.tags()
-            planes = file.read()
+            planes = file.read(indexes=[plane + 1 for plane in order])
         if not planes.any():
             raise InputError(f"{path} is empty, all its pixels are 0: remove the chip")
-        values = np.empty((self.size, self.size, len(order)), np.uint16)
-        for band, plane in enumerate(order):
-            values[..., band] = planes[plane]
+        values = np.ascontiguousarray(planes.transpose(1, 2, 0))
         day = self._date(path, chip_id, tags)
         offset = find_offset(values, self.bands, day, _stated_offset(path, tags))
         return _Image(values, grid, day, offset, tags.get("SYNTHETIC") == "YES")

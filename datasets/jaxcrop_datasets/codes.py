@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from jaxcrop.crops import CLASS_NAMES, CROPS, IGNORE
 from jaxcrop.errors import InputError
 
+_UNKNOWN = 255
+"""Stands for the class of a code that the table does not have."""
+
 
 class Codes(NamedTuple):
     """The raw codes of a dataset, ascending, with their names and the classes that they become.
@@ -34,15 +37,22 @@ class Codes(NamedTuple):
 
         Raises InputError, naming the label map `path`, for a code that the table does not have.
         """
-        at = np.minimum(np.searchsorted(self.codes, raw), len(self.codes) - 1)
-        inside = raw != self.outside
-        strange = inside & (self.codes[at] != raw)
+        if self.dtype == np.uint8:
+            of_code = np.full(256, _UNKNOWN, np.uint8)
+            of_code[self.codes] = self.classes
+            of_code[self.outside] = IGNORE
+            classes = of_code[raw]
+        else:
+            at = np.minimum(np.searchsorted(self.codes, raw), len(self.codes) - 1)
+            classes = np.where(self.codes[at] == raw, self.classes[at], _UNKNOWN)
+            classes[raw == self.outside] = IGNORE
+        strange = classes == _UNKNOWN
         if strange.any():
             known = ", ".join(map(str, self.codes[:30])) + ", …" * (len(self.codes) > 30)
             raise InputError(
                 f"{path} holds the unknown code {raw[strange][0]}: the codes are {known}"
             )
-        return np.where(inside, self.classes[at], IGNORE).astype(np.uint8)
+        return classes
 
     def metadata(self) -> dict[str, dict]:
         """The table as JSON holds it: code → name and class."""

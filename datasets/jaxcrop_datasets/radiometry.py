@@ -65,7 +65,11 @@ def remove_offset(image: NDArray[np.uint16], offset: int) -> NDArray[np.uint16]:
     """The image without its offset: missing pixels stay 0, all others are 1 at least."""
     if not offset:
         return image
-    return np.where(image == 0, 0, np.maximum(image, offset + 1) - offset).astype(np.uint16)
+    without = np.maximum(image, np.uint16(offset + 1))
+    without -= np.uint16(offset)
+    if not image.all():
+        without[image == 0] = 0
+    return without
 
 
 def cloudy_share(image: NDArray[np.uint16], bands: Sequence[str]) -> float:

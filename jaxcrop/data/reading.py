@@ -51,6 +51,8 @@ class LeastCloudy:
     count: int = 1
 
     def __call__(self, record: dict) -> list[int]:
+        if len(record["dates"]) == 1:
+            return [0] * self.count
         order = np.argsort(_unusable(record), kind="stable")
         chosen = list(order[: self.count]) + [order[0]] * (self.count - len(order))
         return sorted(map(int, chosen))
