@@ -135,10 +135,14 @@ class _OfRecords:
 class Card(_OfRecords):
     """Write the dataset card: Markdown, JSON and pictures of what the records hold."""
 
+    splits: str = "built"
+    """How the chips are divided: as they were `built`, at `random`, in `blocked` groups of
+    neighbours, or as the lists in a folder say, the paper's or those of `split`."""
+
     def run(self) -> None:
         from jaxcrop.data.card import write_card  # noqa: PLC0415
 
-        print(write_card(self.records(), self.out))
+        print(write_card(self.records(), self.out, self.splits))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxcrop.crops import CLASS_NAMES, IGNORE
 from jaxcrop.data.card_pictures import pictures
 from jaxcrop.data.card_text import markdown
 from jaxcrop.data.index import ChipIndex, index_of
-from jaxcrop.data.splits import Partition, adjacency, built
+from jaxcrop.data.splits import Partition, adjacency, divided
 from jaxcrop.errors import InputError
 from jaxcrop.figures import save_figure
 from jaxcrop.files import replacing
@@ -47,18 +47,20 @@ class _Pixels:
     codes: Mapping[int, int]
 
 
-def write_card(records: "Records", out: Path) -> Path:
+def write_card(records: "Records", out: Path, by: str = "built") -> Path:
     """Write card.md, its numbers as card.json and its pictures to the folder `out`; give card.md.
 
-    Raises InputError where the folder cannot be written.
+    `by` says how the chips are split (`jaxcrop.data.splits.divided`). Raises InputError where they
+    cannot be, and where the folder cannot be written.
     """
     index = index_of(records)
+    partition = divided(index, by)
     pixels = _read_pixels(records, index)
-    card = describe(records, index, pixels)
+    card = describe(records, index, partition, pixels)
     path = out / "card.md"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, figure in pictures(card, index, pixels.fields).items():
+        for name, figure in pictures(card, index, partition, pixels.fields).items():
             save_figure(figure, out / name)
         for target, content in (
             (out / "card.json", json.dumps(card, indent=2, allow_nan=False) + "\n"),
@@ -73,9 +75,8 @@ def write_card(records: "Records", out: Path) -> Path:
     return path
 
 
-def describe(records: "Records", index: ChipIndex, pixels: _Pixels) -> dict:
+def describe(records: "Records", index: ChipIndex, partition: Partition, pixels: _Pixels) -> dict:
     """The numbers of the card, as JSON holds them; what is unknown is None."""
-    partition = built(index)
     metadata = records.metadata
     return {
         "dataset": records.name,

@@ -8,6 +8,7 @@ from matplotlib.patches import Patch
 
 from jaxcrop.crops import CROPS, IGNORE
 from jaxcrop.data.index import ChipIndex
+from jaxcrop.data.splits import Partition
 
 if TYPE_CHECKING:
     from jaxcrop.data.card import Fields
@@ -46,12 +47,14 @@ _CONTINENTS = (
 """The continents drawn by hand, some degrees off: they tell where on Earth one looks, no more."""
 
 
-def pictures(card: dict, index: ChipIndex, fields: "Fields") -> dict[str, Figure]:
+def pictures(
+    card: dict, index: ChipIndex, partition: Partition, fields: "Fields"
+) -> dict[str, Figure]:
     """All pictures of the card by file name; each says so where data are synthetic."""
     figures = {
         "class_balance.png": _class_balance(card),
         "field_sizes.png": _field_sizes(fields),
-        "locations.png": _locations(index),
+        "locations.png": _locations(index, partition),
         "bands.png": _bands(card),
     }
     if card["synthetic"]:
@@ -132,7 +135,7 @@ def _field_sizes(fields: "Fields") -> Figure:
     return figure
 
 
-def _locations(index: ChipIndex) -> Figure:
+def _locations(index: ChipIndex, partition: Partition) -> Figure:
     """The chips on the Earth, and closer."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     world, near = figure.subplots(1, 2, width_ratios=(1.35, 1))
@@ -140,13 +143,12 @@ def _locations(index: ChipIndex) -> Figure:
     for axes in (world, near) if north - south > 20 else (world,):  # closer they would mislead
         for outline in _CONTINENTS:
             axes.fill(*zip(*outline, strict=True), color="0.9", zorder=0)
-    for split in dict.fromkeys((*_SPLIT_COLOURS, *index.split.tolist())):
-        among = index.split == split
-        if among.any():
-            near.scatter(
-                index.lon[among], index.lat[among], 12, _SPLIT_COLOURS[split], linewidths=0,
-                label=f"{split} {among.sum():,}",
-            )  # fmt: skip
+    for split, ids in partition.items():
+        rows = index.rows(ids)
+        near.scatter(
+            index.lon[rows], index.lat[rows], 12, _SPLIT_COLOURS[split], linewidths=0,
+            label=f"{split} {len(rows):,}",
+        )  # fmt: skip
     world.plot([west, east, east, west, west], [south, south, north, north, south], color="#aa3377")
     world.plot((west + east) / 2, (south + north) / 2, "+", color="#aa3377", ms=9)
     world.set(xlim=(-180, 180), ylim=(-60, 84), aspect="equal")

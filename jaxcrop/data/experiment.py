@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Literal
 
 import grain
@@ -12,15 +11,12 @@ import numpy as np
 from jaxcrop.crops import IGNORE
 from jaxcrop.data import splits
 from jaxcrop.data.bands import BandInput
-from jaxcrop.data.index import ChipIndex, index_of
+from jaxcrop.data.index import index_of
 from jaxcrop.data.reading import Chip, Records
 from jaxcrop.errors import InputError
 
 Setting = Literal["id", "ood", "ood+id"]
 """Trained on the region that is tested (in distribution), on others (out of it), or on both."""
-
-_SPLIT_SEED, _BLOCK_KM = 0, 20.0
-"""Of the splits that are drawn here; `python -m jaxcrop.data split` writes lists of any others."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ def plan(
     is all of its training chips. Raises InputError where this cannot be had.
     """
     indices = {region: index_of(of_region) for region, of_region in records.items()}
-    partitions = {region: _partition(index, by) for region, index in indices.items()}
+    partitions = {region: splits.divided(index, by) for region, index in indices.items()}
     labelled = None
     if budget is not None and setting != "ood":
         if budget < 2:
@@ -103,13 +99,3 @@ def plan(
         labelled = splits.budget(indices[target], partitions[target]["train"], budget, seed)
     mixed = splits.mixture(partitions, target, setting, labelled, seed=seed)
     return Experiment(records, mixed)
-
-
-def _partition(index: ChipIndex, by: str) -> splits.Partition:
-    if by == "built":
-        return splits.built(index)
-    if by == "random":
-        return splits.random_split(index, _SPLIT_SEED)
-    if by == "blocked":
-        return splits.blocked_split(index, _BLOCK_KM, _SPLIT_SEED)
-    return splits.listed(index, Path(by), seed=_SPLIT_SEED)

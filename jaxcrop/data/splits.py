@@ -28,6 +28,9 @@ _HEADER = "Test"
 _EARTH = 6371.0
 """Mean radius in km."""
 
+BLOCK_KM = 20.0
+"""Width of the blocks of neighbouring chips, unless another is asked for."""
+
 _NEAR = 1.25
 """Chips are adjacent whose centres are less than this many chips apart along both axes."""
 
@@ -37,6 +40,21 @@ class Adjacency(NamedTuple):
 
     chips: int
     distance_km: float
+
+
+def divided(index: ChipIndex, by: str) -> Partition:
+    """The chips as they were `built`, drawn at `random` or in `blocked` groups, or as lists say.
+
+    The lists are those in the folder `by`. What is drawn is always drawn alike; `random_split` and
+    `blocked_split` draw others. Raises InputError as those do.
+    """
+    if by == "built":
+        return built(index)
+    if by == "random":
+        return random_split(index, seed=0)
+    if by == "blocked":
+        return blocked_split(index, BLOCK_KM, seed=0)
+    return listed(index, Path(by))
 
 
 def built(index: ChipIndex) -> Partition:

@@ -42,6 +42,8 @@ def test_what_records_hold_is_written_drawn_and_divided(synthetic_region, tmp_pa
     lists = [(tmp_path / "lists" / f"{s}.csv").read_text() for s in ("train", "validation", "test")]
     assert sum(len(ids.split()) for ids in lists) == 10
     assert "train 8, validation 1, test 1" in capsys.readouterr().out
+    main(["card", *where, str(tmp_path / "listed"), "--splits", str(tmp_path / "lists")])
+    assert "8 train, 1 validation, 1 test" in (tmp_path / "listed" / "card.md").read_text()
     with pytest.raises(SystemExit) as caught:
         main(["card", "cdl", "--data-dir", str(synthetic_region), "--out", str(tmp_path / "none")])
     assert caught.value.code == 2
