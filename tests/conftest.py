@@ -14,6 +14,20 @@ os.environ.update(
 )
 
 
+_LONG = (
+    "test_oracle.py", "test_train.py", "test_loop.py", "test_packaging.py", "test_export.py",
+    "test_real_data.py", "test_segmenter.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Begin with the files that take longest, so that no worker is left alone with one at the end.
+
+    xdist's own order, files of many tests first, would do the opposite: --no-loadscope-reorder.
+    """
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real Sentinel-2 files that lies beside the project where it is developed."""
