@@ -11,7 +11,7 @@ import numpy as np
 from jaxcrop.crops import IGNORE
 from jaxcrop.data import splits
 from jaxcrop.data.bands import BandInput
-from jaxcrop.data.index import index_of
+from jaxcrop.data.index import ChipIndex, index_of
 from jaxcrop.data.reading import Chip, Records
 from jaxcrop.errors import InputError
 
@@ -24,6 +24,7 @@ class Experiment:
     """The chips of an experiment: `ids` by split and region, of these `records`."""
 
     records: Mapping[str, Records]
+    indices: Mapping[str, ChipIndex]
     ids: Mapping[str, Mapping[str, tuple[str, ...]]]
 
     def chips(self, split: str, band_input: BandInput) -> Sequence[Chip]:
@@ -32,7 +33,7 @@ class Experiment:
         Raises InputError where a region's records lack a band.
         """
         parts = [
-            self.records[region].chips_at(index_of(self.records[region]).places(ids), band_input)
+            self.records[region].chips_at(self.indices[region].places(ids), band_input)
             for region, ids in self.ids[split].items()
         ]
         return parts[0] if len(parts) == 1 else grain.MapDataset.concatenate(parts)
@@ -50,9 +51,8 @@ class Experiment:
         """The harmonised classes that occur in the training labels, in ascending order."""
         pixels = np.sum(
             [
-                index.counts[index.rows(ids)].sum(axis=0)
+                self.indices[region].counts[self.indices[region].rows(ids)].sum(axis=0)
                 for region, ids in self.ids["train"].items()
-                for index in (index_of(self.records[region]),)
             ],
             axis=0,
         )
@@ -98,4 +98,4 @@ def plan(
             )
         labelled = splits.budget(indices[target], partitions[target]["train"], budget, seed)
     mixed = splits.mixture(partitions, target, setting, labelled, seed=seed)
-    return Experiment(records, mixed)
+    return Experiment(records, indices, mixed)

@@ -127,7 +127,7 @@ def index_of(records: "Records") -> ChipIndex:
         {"split": split, "position": position, **_row(record)}
         for split, size in records.sizes.items()
         if size
-        for position, record in enumerate(_in_order(records.raw(split)))
+        for position, record in enumerate(records.raw(split))
     ]
     rows.sort(key=lambda row: row["chip_id"])
     table = pa.Table.from_pylist(rows).replace_schema_metadata(stamp)
@@ -142,10 +142,6 @@ def write_table(table: "pyarrow.Table", path: Path) -> None:
 
     with replacing(path) as draft:
         pq.write_table(table, draft)
-
-
-def _in_order(source: Sequence[dict]) -> Iterable[dict]:
-    return (source[position] for position in range(len(source)))
 
 
 def _from_table(table: "pyarrow.Table", bands: tuple[str, ...]) -> ChipIndex:
