@@ -1,10 +1,9 @@
 """Every setting of a training run and its default, which YAML and the command line override."""
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxcrop.errors import InputError
 from jaxcrop.regions import REGIONS
@@ -31,21 +30,32 @@ DECODER_TITLES = {"unet": "U-Net", "fpn": "FPN", "upernet": "UPerNet", "linear":
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Train a segmentation model of a region's crops and evaluate it on the region's test chips."""
+class ModelConfig:
+    """What is trained."""
 
     backbone: Family
     """Family of the pretrained weights."""
-    region: Literal[tuple(REGIONS)]  # type: ignore[valid-type]
-    """Region whose chips are trained and tested on."""
     architecture: Literal[tuple(ARCHITECTURE_TITLES)] = "resnet50"  # type: ignore[valid-type]
     """The backbone."""
     decoder: Literal[tuple(DECODER_TITLES)] = "unet"  # type: ignore[valid-type]
     """What turns the backbone's feature maps into a map of classes."""
     weights: str = "published"
     """Weights to begin with: `published` (what the family stands for), the NAME of a published set,
-    `random`, or the folder that `python -m weights_convert convert` wrote. `python -m
-    weights_convert list` prints the names, `... fetch NAME` gets a set."""
+    `random`, or a folder: that of a training run, or one that `python -m weights_convert convert`
+    wrote. `python -m weights_convert list` prints the names, `... fetch NAME` gets a set."""
+    upsample: Literal["published", "random"] = "published"
+    """Weights of an FPN's upsampling layers, where SatlasPretrain publishes them; the paper's were
+    `random`, since its library leaves them out."""
+    bands: tuple[str, ...] | None = None
+    """Bands to see, with `--weights random` only (default: the bands the family was trained on)."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What it is trained and tested on."""
+
+    region: Literal[tuple(REGIONS)]  # type: ignore[valid-type]
+    """Region whose chips are tested on, and trained on unless `--setting ood`."""
     data_dir: Path | None = None
     """Folder of the built records (default: $JAXCROP_DATA_DIR, else ~/.cache/jaxcrop/data)."""
     variant: str = "standard"
@@ -53,116 +63,279 @@ class TrainConfig:
     setting: Literal["id", "ood", "ood+id"] = "id"
     """Train on the region itself (in distribution), on other regions (out of it), or on both; it is
     tested on the region."""
+    ood_mode: Literal["mix", "pretrain"] = "mix"
+    """In `ood+id`, train on all chips at once, or first on the other regions (in RUN/pretraining)
+    and then on the region."""
     training_regions: tuple[Literal[tuple(REGIONS)], ...] | None = None  # type: ignore[valid-type]
     """The other regions that take part in `ood` and `ood+id` (default: all)."""
+    other_chips: Literal["train", "all"] = "train"
+    """Train on the other regions' training chips, or on their test chips too, as the paper does."""
     budget: int | None = None
     """Labelled chips of the region, 10 % of which validate (default: all of its training chips)."""
     splits: str = "built"
     """How chips are divided into train, validation and test: as the records were `built`, anew at
     `random` or in `blocked` groups of neighbours, or as the lists in a folder say."""
-    run_dir: Path | None = None
-    """Folder that receives the run; the same command resumes it (default:
-    runs/REGION-BACKBONE-ARCHITECTURE-DECODER[-SETTING][-BUDGET])."""
-    demo: bool = False
-    """Draw a synthetic region, train on it for a few minutes, and map a held-out scene."""
-    bands: tuple[str, ...] | None = None
-    """Bands to see, with `--weights random` only (default: the bands the family was trained on)."""
-    freeze: bool = True
-    """Keep the backbone as it is, its batch-normalisation statistics too."""
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions whose records take part, the tested one first.
+
+        A run that goes on from one that was pretrained on the others needs them no more.
+        """
+        alone = self.setting == "id" or self.ood_mode == "pretrain"
+        others = () if alone else self.training_regions or tuple(REGIONS)
+        return (self.region, *(region for region in others if region != self.region))
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """Which parameters are trained."""
+
+    tune: Literal["frozen", "full", "discriminative", "bitfit", "lora"] = "frozen"
+    """The backbone stays as it is (with `--decoder linear`: a linear probe), is trained in `full`,
+    by rates that fall towards its first stage, in its biases alone, or by low-rank updates of its
+    attention (ViT and Swin). The decoder is always trained."""
+    stage_decay: float = 0.5
+    """Learning rate of each stage of the backbone over that of the next, if `discriminative`."""
+    lora_rank: int = 8
+    """Rank of the updates of `lora`."""
+    rates: tuple[str, ...] = ()
+    """Groups of your own, PATTERN=RATE each, ahead of those of `--tune`: parameters whose whole
+    name matches the regular expression learn at RATE times the learning rate; 0 freezes them."""
+    frozen_batchnorm: Literal["keep", "update"] = "keep"
+    """A backbone not trained in full keeps its batch-normalisation statistics, or normalises by the
+    batch and moves them, as the paper's does."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised."""
+
+    loss: tuple[Literal["cross-entropy", "focal", "dice", "jaccard"], ...] = ("cross-entropy",)
+    """The loss, or several that are added up."""
+    loss_weights: tuple[float, ...] = ()
+    """Factor of each loss (default: 1)."""
+    class_weights: Literal["none", "inverse", "effective"] = "none"
+    """Weigh classes by inverse frequency in the training labels, or by their effective number."""
+    label_smoothing: float = 0.0
+    """Share of a pixel's label that is spread over all classes, in the cross-entropy."""
+    focal_gamma: float = 2.0
+    """How much the focal loss plays down pixels that are already right."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How it is minimised."""
+
     steps: int = 700
     """Optimiser steps in all."""
+    epochs: int | None = None
+    """Passes over the training chips, in place of --steps."""
     batch_size: int = 16
     """Chips per step, over all devices."""
+    sampling: Literal["shuffled", "replacement"] = "shuffled"
+    """Each pass sees every chip once and batches run on across passes; or each draws as many chips
+    as there are, with replacement, and ends with a smaller batch, as the paper's does."""
     learning_rate: float = 1e-3
     """AdamW's learning rate before the plateau rule lowers it."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay, on every trained parameter."""
     plateau_patience: int = 1
     """Validations without improvement that the learning rate outlasts; one more lowers it."""
+    clip_norm: float | None = None
+    """Norm that the gradient is scaled down to where it is larger."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other: less memory, the same gradient but
+    for batch-normalisation statistics and region losses, which are those of a part."""
+    ema: float | None = None
+    """Validate and keep a moving average of the weights, with this decay per step, as 0.99."""
     batchnorm_batches: int = 8
     """Training batches that set the batch-normalisation statistics anew before each validation
     (0: keep running averages alone, as PyTorch does)."""
     eval_every: int | None = None
     """Steps between validations and checkpoints (default: one pass over the training chips)."""
+    seed: int = 0
+    """Seed of the initial weights, the budget, the order of the chips and the augmentation."""
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """What validation and testing do."""
+
+    predict: Literal["present", "all"] = "present"
+    """Predict only classes that the training labels have, or all, as the paper does."""
+    validation_loss: Literal["pixels", "batches"] = "pixels"
+    """Average the validation loss over pixels, or over batches by their number of chips, as the
+    paper does."""
+    test_checkpoint: Literal["best", "last"] = "best"
+    """Test the checkpoint of the lowest validation loss, or the last, as the paper does."""
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """How the devices are used; the result is the same up to rounding."""
+
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that the network computes in; parameters, statistics and the loss stay in float32."""
-    seed: int = 0
-    """Seed of the initial weights, the order of the chips and the augmentation."""
+    device_cache: Literal["auto", "on", "off"] = "auto"
+    """Keep the training chips on the device and run the steps between validations as one program:
+    where an accelerator has room for them, always, or never."""
+    shard_parameters: bool = False
+    """Spread parameters and optimiser over the devices (FSDP) in place of a copy on each."""
+    remat: bool = False
+    """Compute the backbone's activations again in the backward pass: less memory, more time."""
+    workers: int = 0
+    """Processes that read chips (0: threads of this one)."""
+    distributed: bool = False
+    """This process is one of several that SLURM, Open MPI, Kubernetes or a TPU pod started."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where nothing starts the processes but you; with the next two."""
+    num_processes: int | None = None
+    """Number of processes that train together."""
+    process_id: int | None = None
+    """Number of this process, from 0."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is kept of a run."""
+
+    run_dir: Path | None = None
+    """Folder that receives the run; the same command resumes it (default:
+    runs/REGION-BACKBONE-ARCHITECTURE-DECODER[-SETTING][-BUDGET])."""
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Send scalars and pictures to Weights & Biases or MLflow too."""
+    profile: bool = False
+    """Trace a few steps into RUN/profile, for Perfetto and XProf."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a segmentation model of a region's crops and evaluate it on the region's test chips.
+
+    Settings are grouped here by what they concern; everywhere else (command line, YAML, a run's
+    config.yaml, `TrainConfig.of`) their names stand side by side.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    preset: Literal["default", "paper"] = "default"
+    """Defaults to start from: ours, or the protocol of arXiv 2409.09451."""
+    demo: bool = False
+    """Draw a synthetic region, train on it for a few minutes, and map a held-out scene."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "eval_every", "budget"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-        if self.batchnorm_batches < 0:
-            raise InputError(f"--batchnorm-batches must be 0 or more, not {self.batchnorm_batches}")
-        if not self.learning_rate > 0:
-            raise InputError(f"--learning-rate must be above 0, not {self.learning_rate}")
-        if self.setting == "ood" and self.budget is not None:
-            raise InputError(
-                "--setting ood has no use for a --budget: leave it out, or give ood+id"
-            )
-        if self.setting == "id" and self.training_regions is not None:
-            raise InputError("--training-regions need --setting ood or ood+id")
-        if self.bands is not None and self.weights != "random":
-            raise InputError("--bands needs --weights random: pretrained weights fix their bands")
+        _check(self)
 
-    @property
-    def regions(self) -> tuple[str, ...]:
-        """The regions whose records take part, the tested one among them."""
-        others = () if self.setting == "id" else self.training_regions or tuple(REGIONS)
-        return (self.region, *(region for region in others if region != self.region))
+    @classmethod
+    def of(cls, **settings: Any) -> "TrainConfig":
+        """The configuration with these settings, named as on the command line.
+
+        Raises TypeError for a name that no setting has.
+        """
+        parts = {}
+        for part in dataclasses.fields(cls):
+            if part.name in PARTS:
+                kind = PARTS[part.name]
+                names = {f.name for f in dataclasses.fields(kind)} & settings.keys()
+                parts[part.name] = kind(**{name: settings.pop(name) for name in names})
+        return cls(**parts, **settings)
+
+    def replaced(self, **settings: Any) -> "TrainConfig":
+        """The same configuration with other values of some settings."""
+        return TrainConfig.of(**{**self.settings(), **settings})
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its name."""
+        values = {}
+        for part in dataclasses.fields(self):
+            value = getattr(self, part.name)
+            values |= vars(value) if part.name in PARTS else {part.name: value}
+        return values
 
 
-DEMO_DEFAULTS = {
-    "weights": "random",
-    "freeze": False,
-    "steps": 40,
-    "batch_size": 4,
-    "batchnorm_batches": 4,
-    "eval_every": 20,
+PARTS: dict[str, type] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "tuning": TuningConfig,
+    "loss": LossConfig,
+    "optimizer": OptimizerConfig,
+    "scoring": ScoringConfig,
+    "device": DeviceConfig,
+    "log": LogConfig,
 }
-"""What `--demo` changes: a few minutes on two cores, without any download."""
+"""The groups of settings, by their names in a `TrainConfig`."""
 
 
-def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
-    """Read a TrainConfig from `argv`, whose `--config FILE` names a YAML file of settings.
-
-    The file's values become arguments ahead of the others, so they are validated alike and the
-    command line wins. Raises InputError where the file is unreadable or not a flat mapping.
-    """
-    import tyro  # noqa: PLC0415  (kept out of `import jaxcrop.config`)
-
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if "--config" in argv:
-        at = argv.index("--config")
-        if at + 1 == len(argv):
-            raise InputError("--config needs the name of a YAML file")
-        argv = _yaml_arguments(Path(argv[at + 1])) + argv[:at] + argv[at + 2 :]
-    defaults = DEMO_DEFAULTS if "--demo" in argv else {}
-    default = TrainConfig(backbone=tyro.MISSING, region=tyro.MISSING, **defaults)
-    return tyro.cli(TrainConfig, args=argv, default=default, prog="python -m jaxcrop.train")
+_AT_LEAST_1 = (
+    "steps", "epochs", "batch_size", "eval_every", "budget", "accumulate", "lora_rank"
+)  # fmt: skip
+_RANGES = (
+    *((name, lambda value: value >= 1, "at least 1") for name in _AT_LEAST_1),
+    ("batchnorm_batches", lambda value: value >= 0, "0 or more"),
+    ("plateau_patience", lambda value: value >= 0, "0 or more"),
+    ("workers", lambda value: value >= 0, "0 or more"),
+    ("learning_rate", lambda value: value > 0, "above 0"),
+    ("clip_norm", lambda value: value > 0, "above 0"),
+    ("stage_decay", lambda value: value > 0, "above 0"),
+    ("ema", lambda value: 0 <= value < 1, "from 0 to below 1"),
+    ("label_smoothing", lambda value: 0 <= value < 1, "from 0 to below 1"),
+)
 
 
-def _yaml_arguments(path: Path) -> list[str]:
-    """The flat YAML mapping in `path` as command-line arguments."""
-    import yaml  # noqa: PLC0415
+def _check(config: TrainConfig) -> None:
+    """Raise InputError where a setting is out of its range or at odds with another."""
+    settings = config.settings()
+    for name, holds, words in _RANGES:
+        if settings[name] is not None and not holds(settings[name]):
+            raise InputError(f"--{flag(name)} must be {words}, not {settings[name]}")
+    data, model, optimizer, device = config.data, config.model, config.optimizer, config.device
+    losses, factors = config.loss.loss, config.loss.loss_weights
+    by_hand = {
+        name is None for name in (device.coordinator, device.num_processes, device.process_id)
+    }
+    for wrong, sentence in (
+        (
+            data.setting == "ood" and data.budget is not None,
+            "--setting ood has no use for a --budget: leave it out, or give ood+id",
+        ),
+        (
+            data.setting == "id" and data.training_regions is not None,
+            "--training-regions need --setting ood or ood+id",
+        ),
+        (
+            data.setting != "ood+id" and data.ood_mode == "pretrain",
+            "--ood-mode pretrain needs --setting ood+id",
+        ),
+        (
+            model.bands is not None and model.weights != "random",
+            "--bands needs --weights random: pretrained weights fix their bands",
+        ),
+        (
+            config.tuning.tune == "lora" and not model.architecture.startswith(("vit", "swin")),
+            f"--tune lora needs attention, which {model.architecture} lacks: choose a ViT or Swin",
+        ),
+        (
+            not losses or len(factors) not in (0, len(losses)),
+            f"--loss-weights needs a factor for each loss: {len(factors)} for {len(losses)}",
+        ),
+        (
+            optimizer.batch_size % optimizer.accumulate,
+            f"--accumulate {optimizer.accumulate} does not divide --batch-size "
+            f"{optimizer.batch_size}: choose a divisor",
+        ),
+        (len(by_hand) > 1, "--coordinator, --num-processes and --process-id come together"),
+    ):
+        if wrong:
+            raise InputError(sentence)
 
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"{path} must be a mapping of setting: value")
-    arguments = []
-    for key, value in settings.items():
-        flag = str(key).replace("_", "-")
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            arguments.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            arguments += [f"--{flag}", *map(str, value)]
-        else:
-            arguments += [f"--{flag}", str(value)]
-    return arguments
+
+def flag(name: str) -> str:
+    """A setting's name as the command line writes it, without the dashes."""
+    return name.replace("_", "-")

@@ -1,6 +1,5 @@
 """`python -m jaxcrop.train --demo`: the whole path on a synthetic region, chips to crop map."""
 
-import dataclasses
 import time
 
 from jaxcrop.config import TrainConfig
@@ -20,27 +19,29 @@ SCENE_SIZE = (512, 768)
 def run(config: TrainConfig) -> None:
     """Draw the region, build its records, train, evaluate, and map a held-out scene.
 
-    Everything lies in `config.run_dir`; what a run that was broken off has drawn is used again.
+    Everything lies in `config.log.run_dir`; what a run that was broken off has drawn is used again.
     """
     began = time.monotonic()
-    folder = config.run_dir / "synthetic"
-    dataset = REGIONS[config.region].dataset
+    folder = config.log.run_dir / "synthetic"
+    dataset = REGIONS[config.data.region].dataset
     if not (folder / "chips").is_dir():
-        print(f"drawing {CHIPS} chips of the synthetic region {config.region}", flush=True)
-        write_region(folder, config.region, CHIPS, config.seed)
+        print(f"drawing {CHIPS} chips of the synthetic region {config.data.region}", flush=True)
+        write_region(folder, config.data.region, CHIPS, config.optimizer.seed)
     if find_records(folder / "records", dataset) is None:
         build(dataset, source=folder, data_dir=folder / "records")
     if not (folder / "scene.tif").is_file():
-        write_scene(folder, config.region, config.seed, *SCENE_SIZE)
+        write_scene(folder, config.data.region, config.optimizer.seed, *SCENE_SIZE)
 
-    train_and_evaluate(dataclasses.replace(config, data_dir=folder / "records"))
-    crop_map = config.run_dir / "map.tif"
-    picture = config.run_dir / "map.png"
+    train_and_evaluate(config.replaced(data_dir=folder / "records"))
+    crop_map = config.log.run_dir / "map.tif"
+    picture = config.log.run_dir / "map.png"
     scene, truth = folder / "scene.tif", folder / "truth.tif"
     # The records are without the offset of processing baseline 04.00; a scene comes with it.
-    offset = PLACES[config.region].offset
+    offset = PLACES[config.data.region].offset
     predict(
-        PredictConfig(config.run_dir, scene, crop_map, picture=picture, truth=truth, offset=offset)
+        PredictConfig(
+            config.log.run_dir, scene, crop_map, picture=picture, truth=truth, offset=offset
+        )
     )
 
     minutes = (time.monotonic() - began) / 60
@@ -48,9 +49,9 @@ def run(config: TrainConfig) -> None:
     for what, path in {
         "chips and labels": folder / "chips",
         "records": folder / "records" / dataset,
-        "settings": config.run_dir / "config.yaml",
-        "training log": config.run_dir / "metrics.jsonl",
-        "scores": config.run_dir / "evaluation" / "test",
+        "settings": config.log.run_dir / "config.yaml",
+        "training log": config.log.run_dir / "metrics.jsonl",
+        "scores": config.log.run_dir / "evaluation" / "test",
         "scene held out": scene,
         "crop map": crop_map,
         "picture of both": picture,

@@ -1,20 +1,26 @@
 """`python -m jaxcrop.train`: train a model of a region's crops, then evaluate it."""
 
-import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxcrop.cli import exit_on_input_error
-from jaxcrop.config import TrainConfig, parse_train_config
+from jaxcrop.config import TrainConfig
 from jaxcrop.errors import InputError
+from jaxcrop.presets import parse_train_config
 from jaxcrop.regions import REGIONS
+
+if TYPE_CHECKING:
+    from jaxcrop.data.bands import BandInput
+    from jaxcrop.models.segmenter import Segmenter
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and evaluate as the arguments say; `--demo` draws the data and maps a scene as well."""
     with exit_on_input_error():
         config = parse_train_config(argv)
-        config = dataclasses.replace(config, run_dir=config.run_dir or _default_run_dir(config))
+        config = config.replaced(run_dir=config.log.run_dir or _default_run_dir(config))
         if config.demo:
             from jaxcrop import demo  # noqa: PLC0415
 
@@ -24,81 +30,140 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train_and_evaluate(config: TrainConfig) -> None:
-    """Train in `config.run_dir` and evaluate the best checkpoint on the region's test chips.
+    """Train in the run folder of `config` and evaluate on the region's test chips.
 
-    Raises InputError naming everything that is missing, records and weights, before any work.
+    `--ood-mode pretrain` first does the same on the other regions, in RUN/pretraining. Raises
+    InputError naming everything that is missing, records and weights, before any work.
     """
+    from jaxcrop.training.mesh import prepare_devices  # noqa: PLC0415
+
+    prepare_devices(config.device)
+    if config.data.ood_mode == "pretrain":
+        first = config.log.run_dir / "pretraining"
+        others = {"setting": "ood", "ood_mode": "mix", "budget": None}
+        _train_and_evaluate(config.replaced(**others, run_dir=first))
+        config = config.replaced(weights=str(first))
+    _train_and_evaluate(config)
+
+
+def _train_and_evaluate(config: TrainConfig) -> None:
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
-    from jaxcrop import weights  # noqa: PLC0415
     from jaxcrop.data.paths import default_data_dir  # noqa: PLC0415
     from jaxcrop.data.reading import find_records  # noqa: PLC0415
+    from jaxcrop.files import locked  # noqa: PLC0415
     from jaxcrop.training.loop import train  # noqa: PLC0415
+    from jaxcrop.training.mesh import is_first_process  # noqa: PLC0415
     from jaxcrop.training.runs import create_model, start_run  # noqa: PLC0415
     from jaxcrop.training.scores import score_run  # noqa: PLC0415
 
-    data_dir = config.data_dir or default_data_dir()
-    datasets = {region: REGIONS[region].dataset for region in config.regions}
-    records = {r: find_records(data_dir, name, config.variant) for r, name in datasets.items()}
-    name = config.weights
-    if name == "published":
-        name = weights.default_weights(config.backbone, config.architecture).name
-    published = weights.CATALOGUE.get(name)
-    if published is not None:
-        _check_fit(config, name, published.family, published.architecture)
-        weights_dir = weights.find(name)
-    else:
-        weights_dir = None if name == "random" else Path(name)
+    data_dir = config.data.data_dir or default_data_dir()
+    variant = config.data.variant
+    datasets = {region: REGIONS[region].dataset for region in config.data.regions}
+    records = {r: find_records(data_dir, name, variant) for r, name in datasets.items()}
+    beginning = _Beginning(config)
     missing = [
-        f"the records of {dataset} in {data_dir}, variant {config.variant} (`python -m "
-        f"jaxcrop.data build {dataset} --source DIR` builds them, or --demo draws a synthetic "
-        "region)"
+        f"the records of {dataset} in {data_dir}, variant {variant} (`python -m jaxcrop.data build "
+        f"{dataset} --source DIR` builds them, or --demo draws a synthetic region)"
         for region, dataset in datasets.items()
         if records[region] is None
     ]
-    if published is not None and weights_dir is None:
-        missing.append(
-            f"the published weights {name} (`python -m weights_convert fetch {name}` gets them, or "
-            "--weights random does without)"
+    if missing + beginning.missing:
+        raise InputError(f"missing: {' and '.join(missing + beginning.missing)}")
+
+    with locked(config.log.run_dir) if is_first_process() else nullcontext():
+        run = start_run(config, records, beginning.backbone, beginning.band_input)
+        model = create_model(run)
+        beginning.fill(model)
+        if config.model.weights == "random" and config.tuning.tune == "frozen":
+            print("The backbone's random weights stay frozen; --tune full trains them.")
+        train(run, model)
+        score_run(
+            run, "test", config.scoring.test_checkpoint, batch_size=config.optimizer.batch_size
         )
-    if missing:
-        raise InputError(f"missing: {' and '.join(missing)}")
-
-    if weights_dir is None:
-        backbone = {"family": config.backbone, "source": "random"}
-        band_input = weights.band_input(config.backbone, config.bands)
-    else:
-        manifest, band_input = weights.read_manifest(weights_dir)
-        _check_fit(config, str(weights_dir), manifest["family"], manifest["architecture"])
-        backbone = {key: value for key, value in manifest.items() if key != "dropped"}
-    run = start_run(config, records, backbone, band_input)
-    model = create_model(run)
-    if weights_dir is not None:
-        weights.load_weights(model, weights_dir)
-    elif config.freeze:
-        print("The backbone's random weights stay frozen; --no-freeze trains them.")
-    train(run, config, model)
-    score_run(run, split="test", checkpoint="best", batch_size=config.batch_size)
 
 
-def _check_fit(config: TrainConfig, weights: str, family: str, architecture: str) -> None:
-    """Raise InputError where `weights` are of another family or architecture than `config` says."""
-    for flag, wanted, found in (
-        ("--backbone", config.backbone, family),
-        ("--architecture", config.architecture, architecture),
-    ):
-        if found != wanted:
-            raise InputError(
-                f"{weights} holds weights of {found}, not {wanted}: give {flag} {found}, or other "
-                "--weights"
+class _Beginning:
+    """The weights that a run begins with: random, published, converted, or another run's."""
+
+    def __init__(self, config: TrainConfig):
+        from jaxcrop import weights  # noqa: PLC0415
+
+        chosen = config.model
+        self._config = chosen
+        self._run = self._folder = None
+        self.missing: list[str] = []
+        name = chosen.weights
+        if name == "published":
+            name = weights.default_weights(chosen.backbone, chosen.architecture).name
+        if name == "random":
+            self.backbone = {"family": chosen.backbone, "source": "random"}
+            self.band_input = weights.band_input(chosen.backbone, chosen.bands)
+        elif name in weights.CATALOGUE:
+            published = weights.CATALOGUE[name]
+            self._check(name, backbone=published.family, architecture=published.architecture)
+            self._folder = weights.find(name)
+            if self._folder is None:
+                self.missing = [
+                    f"the published weights {name} (`python -m weights_convert fetch {name}` gets "
+                    "them, or --weights random does without)"
+                ]
+        elif (Path(name) / "config.yaml").is_file():
+            self._take_run(Path(name))
+        else:
+            self._folder = Path(name)
+        if self._folder is not None:
+            manifest, self.band_input = weights.read_manifest(self._folder)
+            self._check(
+                str(self._folder),
+                backbone=manifest["family"],
+                architecture=manifest["architecture"],
             )
+            self.backbone = {key: value for key, value in manifest.items() if key != "dropped"}
+
+    def _take_run(self, folder: Path) -> None:
+        from jaxcrop.training.runs import open_run  # noqa: PLC0415
+
+        self._run = open_run(folder)
+        model = self._run.config.model
+        self._check(
+            str(folder),
+            backbone=model.backbone,
+            architecture=model.architecture,
+            decoder=model.decoder,
+        )
+        self.band_input: BandInput = self._run.band_input
+        chips = self._run.data["chips"]
+        self.backbone = {**self._run.backbone, "trained_on": {"chips": chips}}
+
+    def _check(self, weights: str, **found: str) -> None:
+        """Raise InputError where `weights` are of another kind than the arguments say."""
+        for name, value in found.items():
+            if value != getattr(self._config, name):
+                raise InputError(
+                    f"{weights} holds weights of {value}, not {getattr(self._config, name)}: give "
+                    f"--{name} {value}, or other --weights"
+                )
+
+    def fill(self, model: "Segmenter") -> None:
+        """Put the weights into `model`, which has random ones."""
+        from jaxcrop import weights  # noqa: PLC0415
+
+        if self._run is not None:
+            from flax import nnx  # noqa: PLC0415
+
+            nnx.update(model, nnx.state(self._run.model(), (nnx.Param, nnx.BatchStat)))
+        elif self._folder is not None:
+            upsample = self._config.upsample == "published"
+            weights.load_weights(model, self._folder, upsample=upsample)
 
 
 def _default_run_dir(config: TrainConfig) -> Path:
-    parts = [config.region, config.backbone, config.architecture, config.decoder]
-    if config.setting != "id":
-        parts.append(config.setting)
-    if config.budget is not None:
-        parts.append(str(config.budget))
+    model, data = config.model, config.data
+    parts = [data.region, model.backbone, model.architecture, model.decoder]
+    if data.setting != "id":
+        parts.append(data.setting)
+    if data.budget is not None:
+        parts.append(str(data.budget))
     return Path("runs") / "-".join(parts + ["demo"] * config.demo)
 
 

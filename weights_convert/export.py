@@ -121,7 +121,7 @@ def _state(source: Path) -> tuple[str, Tensors]:
     run = open_run(source)
     variables = state_variables(run.model("best"))
     state = {path: np.asarray(variable[...]) for path, variable in variables.items()}
-    return run.config["architecture"], state
+    return run.config.model.architecture, state
 
 
 def _classifier(grammar: Grammar, state: Tensors, architecture: str) -> Tensors:

@@ -40,9 +40,11 @@ def building(source: Path, out: Path, chips: int) -> float:
 def record_batches(out: Path) -> Iterator:
     """Endless batches of our records in random order."""
     from jaxcrop.data.reading import find_records, training_batches  # noqa: PLC0415
+    from jaxcrop.data.sampling import Sampling  # noqa: PLC0415
 
     chips = find_records(out, "cdl").chips("train", ALL_BANDS)
-    return training_batches(chips, BATCH, seed=0)
+    sampling = Sampling(len(chips), BATCH, seed=0)
+    return training_batches(chips, sampling, range(1 << 30))
 
 
 def torchgeo_batches(source: Path) -> Iterator:

@@ -150,14 +150,14 @@ def main(arguments: Arguments) -> None:
         write(arguments.given, arguments.out / "source")
         build_records(builder, arguments.out / "source", arguments.out / "records")
     records = find_records(arguments.out / "records", builder.name)
-    config = TrainConfig(
+    config = TrainConfig.of(
         backbone="ssl4eo",
         region=arguments.dataset,
         architecture=arguments.architecture,
         weights="random",
         bands=builder.BANDS,
         run_dir=arguments.out / "run",
-        freeze=False,
+        tune="full",
         steps=arguments.steps,
         batch_size=4,
         eval_every=25,
@@ -166,7 +166,7 @@ def main(arguments: Arguments) -> None:
     run = start_run(
         config, {builder.name: records}, {"family": "ssl4eo", "source": "random"}, bands
     )
-    train(run, config, create_model(run))
+    train(run, create_model(run))
     score_run(run, split="test", checkpoint="best", batch_size=4)
     # What was removed from the chips is to be removed from the scene.
     offset = int(records.raw("train")[0]["offset"][0])

@@ -75,9 +75,12 @@ def crop_resize(
 
 
 def augment(
-    key: PRNGKeyArray, image: Float[Array, "n h w b"], label: UInt8[Array, "n h w"]
+    keys: PRNGKeyArray, image: Float[Array, "n h w b"], label: UInt8[Array, "n h w"]
 ) -> tuple[Float[Array, "n h w b"], UInt8[Array, "n h w"]]:
-    """The paper's augmentation: random-resized-crop (0.6-1), then each flip at probability 1/2."""
+    """The paper's augmentation: random-resized-crop (0.6-1), then each flip at probability 1/2.
+
+    Chip i is changed as `keys[i]` says.
+    """
 
     def one(key, image, label):
         crop_key, vertical_key, horizontal_key = jax.random.split(key, 3)
@@ -88,4 +91,4 @@ def augment(
             label = jnp.where(flip, jnp.flip(label, axis), label)
         return image, label
 
-    return jax.vmap(one)(jax.random.split(key, image.shape[0]), image, label)
+    return jax.vmap(one)(keys, image, label)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import grain
 import numpy as np
+from jaxtyping import Int64
 
 from jaxcrop.crops import IGNORE
 from jaxcrop.data import splits
@@ -47,16 +48,21 @@ class Experiment:
         }
 
     @property
-    def classes(self) -> tuple[int, ...]:
-        """The harmonised classes that occur in the training labels, in ascending order."""
-        pixels = np.sum(
+    def pixels(self) -> Int64[np.ndarray, " classes"]:
+        """How many pixels of each harmonised class the training labels have."""
+        return np.sum(
             [
                 self.indices[region].counts[self.indices[region].rows(ids)].sum(axis=0)
                 for region, ids in self.ids["train"].items()
             ],
             axis=0,
         )
-        return tuple(crop for crop, count in enumerate(pixels.tolist()) if count and crop != IGNORE)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The harmonised classes that occur in the training labels, in ascending order."""
+        pixels = self.pixels.tolist()
+        return tuple(crop for crop, count in enumerate(pixels) if count and crop != IGNORE)
 
     @property
     def digest(self) -> str:
@@ -75,6 +81,7 @@ def plan(
     target: str,
     *,
     setting: Setting = "id",
+    others: Literal["train", "all"] = "train",
     budget: int | None = None,
     by: str = "built",
     seed: int = 0,
@@ -85,7 +92,8 @@ def plan(
     `random` or into `blocked` groups of neighbours, or as the lists in the folder `by` say: for
     every `seed` alike, so that all are tested on the same chips. `budget` labelled chips of the
     target, 10 % of which validate, are drawn by the seed, and are part of its larger budgets; None
-    is all of its training chips. Raises InputError where this cannot be had.
+    is all of its training chips. Of the other regions the training chips train, or all. Raises
+    InputError where this cannot be had.
     """
     indices = {region: index_of(of_region) for region, of_region in records.items()}
     partitions = {region: splits.divided(index, by) for region, index in indices.items()}
@@ -97,5 +105,5 @@ def plan(
                 "for setting ood to do without"
             )
         labelled = splits.budget(indices[target], partitions[target]["train"], budget, seed)
-    mixed = splits.mixture(partitions, target, setting, labelled, seed=seed)
+    mixed = splits.mixture(partitions, target, setting, labelled, others=others, seed=seed)
     return Experiment(records, indices, mixed)

@@ -1,7 +1,7 @@
 """Records to batches on the host: chips of the wanted bands, in an order fixed by the seed."""
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +17,7 @@ from jaxtyping import Float, Float64, UInt8, UInt16
 from jaxcrop.crops import IGNORE
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.decoding import Decoder
+from jaxcrop.data.sampling import Sampling
 from jaxcrop.data.stored import StoredRecords
 from jaxcrop.errors import InputError
 
@@ -234,33 +235,42 @@ def open_records(folder: Path) -> Records:
 
 def training_batches(
     chips: Sequence[Chip],
-    batch_size: int,
-    seed: int,
+    sampling: Sampling,
+    steps: range,
     *,
-    start: int = 0,
-    process: int = 0,
-    processes: int = 1,
+    rows: Callable[[int], slice] = lambda chips: slice(None),
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield this process's share of the endless sequence of training batches, from step `start` on.
+    """Yield the training batches of `steps`, counted from 0, as `sampling` composes them.
 
-    Every pass over the chips has an order of its own; batches run on across passes, so all have
-    the same size. Batch k depends on the seed and on k alone: a run that resumes at step k goes on
-    with the batch it would have seen, and n processes together see what one alone would see. So the
-    position in the data is the step, and needs no checkpoint of its own. Threads read ahead, or as
-    many processes as `workers` says; the batches are the same.
+    `rows` names, for a batch of so many chips, those that this process reads. Threads read ahead,
+    or as many processes as `workers` says; the batches are the same.
     """
     _keep_freed_memory()
-    samples = chips.seed(seed).shuffle().repeat()[process::processes].map(_arrays)
-    # Dropping the remainder drops nothing of an endless sequence; without, grain rounds its length
-    # in floating point, beyond what an index can hold at a batch size of 1.
-    batches = samples.batch(batch_size // processes, drop_remainder=True)[start:]
-    ahead = batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
+
+    def batch(step: int) -> Batch:
+        chosen = sampling.batch(step)
+        return stacked([chips[int(place)] for place in chosen[rows(len(chosen))]])
+
+    first = chips[0]
+    ahead = _READ_AHEAD // (sampling.batch_size * (first.image.nbytes + first.label.nbytes))
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=min(16, max(2, ahead)))
+    batches = grain.MapDataset.source(steps).map(batch).to_iter_dataset(options)
     if workers:
         if not flags.FLAGS.is_parsed():  # grain asks for some, whether absl runs the program or not
             flags.FLAGS.mark_as_parsed()
-        ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(ahead)
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(batches)
+
+
+def stacked(chips: Sequence[Chip], size: int | None = None) -> Batch:
+    """Chips as a batch; up to `size`, all-ignored chips fill it up."""
+    size = len(chips) if size is None else size
+    image = np.zeros((size, *chips[0].image.shape), chips[0].image.dtype)
+    label = np.zeros((size, *chips[0].label.shape), chips[0].label.dtype)
+    for place, chip in enumerate(chips):
+        image[place], label[place] = chip.image, chip.label
+    return Batch(image, label)
 
 
 def evaluation_batches(
@@ -269,12 +279,11 @@ def evaluation_batches(
     """Every chip once, in order, with its id; all-ignored chips fill up the last batch."""
     for start in range(0, len(chips), batch_size):
         group = [chips[i] for i in range(start, min(start + batch_size, len(chips)))]
-        padding = [np.zeros_like(group[0].image)] * (batch_size - len(group))
-        image = np.stack([chip.image for chip in group] + padding)
-        ignored = [np.zeros_like(group[0].label)] * (batch_size - len(group))
-        label = np.stack([chip.label for chip in group] + ignored)
-        yield tuple(chip.chip_id for chip in group), Batch(image, label)
+        yield tuple(chip.chip_id for chip in group), stacked(group, batch_size)
 
+
+_READ_AHEAD = 1 << 29
+"""Bytes of batches that are read ahead, at most sixteen batches and at least two."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -290,7 +299,3 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-
-
-def _arrays(chip: Chip) -> Batch:
-    return Batch(chip.image, chip.label)

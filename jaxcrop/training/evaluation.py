@@ -1,26 +1,33 @@
 """Evaluate chips: one confusion matrix each, from which every metric follows."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64, UInt8
 
 from jaxcrop.data.reading import Batch, Chip, evaluation_batches
-from jaxcrop.training.mesh import local_part, put_batch
+from jaxcrop.training.mesh import local_rows, put_batch
 from jaxcrop.training.metrics import metrics
+from jaxcrop.training.network import Values
 from jaxcrop.training.step import EvalResult
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result over a set of chips: mean loss per labelled pixel, and a confusion matrix per chip."""
+    """Result over a set of chips: mean losses, a confusion matrix per chip, calibration.
+
+    `loss` is the mean over labelled pixels, `batch_loss` that over batches weighted by their chips
+    (datasets_spec 8.4). `predictions` are those of the first chips, where they were asked for.
+    """
 
     loss: float
+    batch_loss: float
     chip_ids: tuple[str, ...]
     per_chip: Int64[np.ndarray, "chips classes classes"]
+    calibration: Float64[np.ndarray, "bins 3"]
+    predictions: list[UInt8[np.ndarray, "h w"]] = field(default_factory=list)
 
     @property
     def confusion(self) -> Int64[np.ndarray, "classes classes"]:
@@ -34,18 +41,35 @@ class Evaluation:
 
 
 def evaluate_chips(
-    eval_step: Callable[[tuple[nnx.State, ...], Batch], EvalResult],
-    states: tuple[nnx.State, ...],
+    eval_step: Callable[[Values, Batch], tuple[EvalResult, UInt8]],
+    values: Values,
     chips: Sequence[Chip],
     batch_size: int,
     mesh: Mesh,
+    *,
+    pictures: int = 0,
 ) -> Evaluation:
-    """Evaluate the model of `states` on every chip once; padding chips count nowhere."""
-    loss_sum, pixels, chip_ids, per_chip = 0.0, 0.0, [], []
+    """Evaluate the model of these values on every chip once; padding chips count nowhere.
+
+    Keeps the predictions of the first `pictures` chips, as far as this process computes them.
+    """
+    rows = local_rows(mesh, batch_size)
+    losses, chip_ids, per_chip, predictions, calibration = [], [], [], [], 0
     for ids, batch in evaluation_batches(chips, batch_size):
-        result = eval_step(states, put_batch(local_part(batch), mesh))
-        loss_sum += float(result.loss_sum)
-        pixels += float(result.pixels)
+        mine = put_batch(Batch(*(part[rows] for part in batch)), mesh, batch_size)
+        result, predicted = eval_step(values, mine)
+        losses.append((float(result.loss_sum), float(result.pixels), len(ids)))
         chip_ids += ids
         per_chip.append(np.asarray(result.confusion, np.int64)[: len(ids)])
-    return Evaluation(loss_sum / max(pixels, 1.0), tuple(chip_ids), np.concatenate(per_chip))
+        calibration = calibration + np.asarray(result.calibration, np.float64)
+        for shard in predicted.addressable_shards if len(predictions) < pictures else ():
+            predictions += list(np.asarray(shard.data))
+    total, pixels, weights = np.array(losses).T
+    return Evaluation(
+        loss=float(total.sum() / max(pixels.sum(), 1.0)),
+        batch_loss=float(np.average(total / np.maximum(pixels, 1.0), weights=weights)),
+        chip_ids=tuple(chip_ids),
+        per_chip=np.concatenate(per_chip),
+        calibration=calibration,
+        predictions=predictions[:pictures],
+    )

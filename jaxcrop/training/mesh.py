@@ -1,11 +1,44 @@
-"""The devices as a mesh: batches split over it, parameters copied to each."""
+"""The devices as a mesh: batches split over it, parameters copied to each or spread."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxcrop.config import DeviceConfig
 from jaxcrop.data.reading import Batch
 from jaxcrop.errors import InputError
+from jaxcrop.weights.download import cache_dir
+
+_SMALLEST_SPREAD = 2**14
+"""Arrays of fewer elements are copied to every device: fetching them would take longer."""
+
+
+def prepare_devices(config: DeviceConfig) -> None:
+    """Join the other processes, where `config` names any, and keep compiled programs on disk.
+
+    It must come before anything asks JAX for its devices. Raises InputError where the others
+    cannot be found.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+    by_hand = config.coordinator is not None
+    if (config.distributed or by_hand) and not jax.distributed.is_initialized():
+        try:
+            jax.distributed.initialize(config.coordinator, config.num_processes, config.process_id)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InputError(
+                f"--{'coordinator' if by_hand else 'distributed'}: the other processes cannot be "
+                f"joined ({error}): start all through srun, mpirun or a TPU pod's launcher, or "
+                "give --coordinator HOST:PORT --num-processes N --process-id I to each"
+            ) from error
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return jax.process_index() == 0
 
 
 def data_mesh() -> Mesh:
@@ -16,6 +49,30 @@ def data_mesh() -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """A full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def split_over(mesh: Mesh, chips: int) -> NamedSharding:
+    """How a batch of so many chips lies: split evenly, or whole on each if it does not divide."""
+    even = chips % mesh.size == 0
+    return NamedSharding(mesh, PartitionSpec("data") if even else PartitionSpec())
+
+
+def placement(mesh: Mesh, *, spread: bool) -> Callable[[Any], Any]:
+    """How a tree of arrays lies on the devices, as a tree of shardings.
+
+    Each array is copied to every device; or, if `spread`, divided along its longest axis that the
+    number of devices divides (fully sharded data parallelism: XLA gathers a layer's parameters
+    where it is computed, and scatters its gradient).
+    """
+
+    def of_array(array) -> NamedSharding:
+        if spread and np.prod(array.shape) >= _SMALLEST_SPREAD:
+            for axis in sorted(range(array.ndim), key=lambda axis: -array.shape[axis]):
+                if array.shape[axis] % mesh.size == 0:
+                    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+        return replicated(mesh)
+
+    return lambda tree: jax.tree.map(of_array, tree)
 
 
 def fitting_batch_size(wanted: int, chips: int, mesh: Mesh) -> int:
@@ -32,16 +89,28 @@ def fitting_batch_size(wanted: int, chips: int, mesh: Mesh) -> int:
     return size
 
 
-def local_part(batch: Batch) -> Batch:
-    """The chips of a batch that this process puts on its devices."""
-    size = batch.image.shape[0] // jax.process_count()
-    first = size * jax.process_index()
-    return Batch(batch.image[first : first + size], batch.label[first : first + size])
+def local_rows(mesh: Mesh, chips: int) -> slice:
+    """The chips of a batch of so many that this process puts on its devices."""
+    if chips % mesh.size:
+        return slice(None)
+    size = chips // jax.process_count()
+    return slice(size * jax.process_index(), size * (jax.process_index() + 1))
 
 
-def put_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Put this process's part of a batch on its devices, the chips split evenly among them."""
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    return Batch(
-        *(jax.make_array_from_process_local_data(sharding, np.asarray(part)) for part in batch)
+def put_batch(batch: Batch, mesh: Mesh, chips: int) -> Batch:
+    """Put this process's rows of a batch of `chips` chips on its devices."""
+    sharding = split_over(mesh, chips)
+
+    def put(part: np.ndarray) -> jax.Array:
+        shape = (chips, *part.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, np.asarray(part), shape)
+
+    return Batch(*map(put, batch))
+
+
+def put_everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that every process has alike, copied to all devices."""
+    where = replicated(mesh)
+    return jax.tree.map(
+        lambda array: jax.make_array_from_process_local_data(where, np.asarray(array)), tree
     )

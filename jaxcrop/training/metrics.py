@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from jax import Array
 
 
+_PER_CLASS = ("f1", "precision", "recall", "jaccard")
+
+
 def confusion_matrix(
     label: "Integer[Array, 'b h w']", prediction: "Integer[Array, 'b h w']", num_classes: int
 ) -> "Int[Array, 'b k k']":
@@ -44,28 +47,45 @@ def metrics(confusion: Integer[np.ndarray, "k k"]) -> dict[str, float]:
     is what the paper used (datasets_spec 8.6): a class that is absent from the labels but predicted
     once enters the average as 0, class 0 too, save in the Jaccard index. `present_` averages over
     the classes that occur in the labels, so that stray predictions do not change its denominator.
-    Where there is nothing to average (no valid pixel), the value is NaN.
+    The Jaccard index is also called intersection over union (IoU). `kappa` is Cohen's: how much of
+    the agreement that chance leaves open is reached. Where there is nothing to average (no valid
+    pixel), the value is NaN.
     """
     confusion = np.asarray(confusion, np.int64)
     hits, truth, guess = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    recall = _ratio(hits, truth)
-    per_class = {
-        "accuracy": recall,
-        "f1": _ratio(2 * hits, truth + guess),
-        "precision": _ratio(hits, guess),
-        "recall": recall,
-        "jaccard": _ratio(hits, truth + guess - hits),
-    }
+    of_class = per_class(confusion)
+    scores = {"accuracy": of_class["recall"], **{name: of_class[name] for name in _PER_CLASS}}
     real = np.arange(len(confusion)) != 0
     values = {}
-    for name, score in per_class.items():
+    for name, score in scores.items():
         occurs = (truth + guess > 0) & (real if name == "jaccard" else True)
         # Over all classes there are as many misses as false alarms: four of the five coincide.
         pixels = (truth + guess - hits)[real].sum() if name == "jaccard" else truth.sum()
         values[f"overall_{name}"] = _ratio(hits.sum(), pixels, np.nan)
         values[f"average_{name}"] = _mean(score[occurs])
         values[f"present_{name}"] = _mean(score[truth > 0])
+    total = truth.sum()
+    chance = (_ratio(truth, total) * _ratio(guess, total)).sum()  # products of counts overflow
+    values["kappa"] = (_ratio(hits.sum(), total, np.nan) - chance) / (1 - chance or np.nan)
     return {name: float(value) for name, value in values.items()}
+
+
+def per_class(confusion: Integer[np.ndarray, "k k"]) -> dict[str, np.ndarray]:
+    """Recall, precision, F1 and Jaccard index (IoU) of each class, and its pixels.
+
+    `truth` and `guess` count the pixels labelled and predicted as the class. A score without
+    pixels to count is 0.
+    """
+    confusion = np.asarray(confusion, np.int64)
+    hits, truth, guess = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return {
+        "truth": truth,
+        "guess": guess,
+        "recall": _ratio(hits, truth),
+        "precision": _ratio(hits, guess),
+        "f1": _ratio(2 * hits, truth + guess),
+        "jaccard": _ratio(hits, truth + guess - hits),
+    }
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarray:

@@ -1,10 +1,8 @@
 """A run folder: what it was trained from, kept in `config.yaml`, and how to open it again."""
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +23,29 @@ from jaxcrop.files import replacing
 from jaxcrop.models.keys import Keys
 from jaxcrop.models.segmenter import Segmenter, abstract_segmenter, create_segmenter
 from jaxcrop.training.checkpoints import Checkpoints, Which
+from jaxcrop.training.mesh import is_first_process
+from jaxcrop.training.network import Network, Values, values_of
+from jaxcrop.training.provenance import provenance
 from jaxcrop.training.step import restrict
 
-_PACKAGES = ("jaxcrop", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+_FREE = (
+    "steps",
+    "epochs",
+    "test_checkpoint",
+    "trackers",
+    "profile",
+    "preset",
+    "device_cache",
+    "workers",
+    "distributed",
+    "coordinator",
+    "num_processes",
+    "process_id",
+)
+"""Settings that may change when a run is resumed: they leave what a step does as it is."""
+
+_ELSEWHERE = ("data_dir", "run_dir")
+"""Settings that say where files lie: the records have a hash, and the folder is the run's."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class Run:
     """
 
     folder: Path
-    config: dict[str, Any]
+    config: TrainConfig
     data: dict[str, Any]
     backbone: dict[str, Any]
     band_input: BandInput
@@ -50,29 +68,29 @@ class Run:
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The classes that the training labels had, and so those that are predicted."""
+        """The classes that the training labels had."""
         return tuple(self.data["classes"])
 
     @property
     def title(self) -> str:
         """One line that says what was trained on what."""
-        region, family = self.config["region"], self.config["backbone"]
-        architecture = ARCHITECTURE_TITLES[self.config["architecture"]]
-        decoder = DECODER_TITLES[self.config["decoder"]]
+        chosen, data = self.config.model, self.config.data
+        architecture = ARCHITECTURE_TITLES[chosen.architecture]
+        decoder = DECODER_TITLES[chosen.decoder]
         kind = "random weights" if self.backbone["source"] == "random" else self.backbone["source"]
-        stored = self.data["records"][region]
-        data = f"{'synthetic ' if self.synthetic else ''}{stored['dataset']} {stored['version']}"
-        if self.config["setting"] != "id":
-            data += f", {self.config['setting']}"
-        if self.config["budget"] is not None:
-            data += f", {self.config['budget']} labelled chips"
-        return f"{region}: {family} {architecture} ({kind}), {decoder}, {data}"
+        stored = self.data["records"][data.region]
+        what = f"{'synthetic ' if self.synthetic else ''}{stored['dataset']} {stored['version']}"
+        if data.setting != "id":
+            what += f", {data.setting}"
+        if data.budget is not None:
+            what += f", {data.budget} labelled chips"
+        return f"{data.region}: {chosen.backbone} {architecture} ({kind}), {decoder}, {what}"
 
     @property
     def model_arguments(self) -> tuple[str, str, int, int]:
         """What `create_segmenter` and `abstract_segmenter` need to know."""
-        channels = len(self.band_input.bands)
-        return self.config["architecture"], self.config["decoder"], channels, NUM_CLASSES
+        model = self.config.model
+        return model.architecture, model.decoder, len(self.band_input.bands), NUM_CLASSES
 
     def experiment(self) -> Experiment:
         """The chips that the run was trained on. Raises InputError where they are gone."""
@@ -82,28 +100,37 @@ class Run:
         }
         return _experiment(self.config, records)
 
-    def model(self, which: Which = "best") -> Segmenter:
-        """The trained model, ready to predict."""
+    @property
+    def predicted(self) -> tuple[int, ...]:
+        """The classes that are predicted: those that the training labels had, or all six."""
+        return self.classes if self.config.scoring.predict == "present" else range(NUM_CLASSES)
+
+    def values(self, which: Which = "best") -> tuple[Network, Values]:
+        """The trained network and its values, ready to predict."""
         model = abstract_segmenter(*self.model_arguments)
         model.eval()
-        definition, abstract = nnx.split(model)
-        return nnx.merge(definition, Checkpoints(self.folder).load_model(which, abstract))
+        return Network.of(model), Checkpoints(self.folder).load_model(which, values_of(model))
+
+    def model(self, which: Which = "best") -> Segmenter:
+        """The trained model, ready to predict."""
+        network, values = self.values(which)
+        return network.module(values)
 
     def logits_fn(
         self, which: Which = "best"
     ) -> Callable[[UInt16[np.ndarray, "n h w band"]], Array]:
         """The trained model as a compiled function from digital numbers to logits.
 
-        The bands are those of `band_input`, in its order; the logits allow only `classes`.
+        The bands are those of `band_input`, in its order; the logits allow only `predicted`.
         """
-        definition, state = nnx.split(self.model(which))
+        network, values = self.values(which)
 
         @jax.jit
-        def logits(state, image):
-            image = normalise(image, self.band_input).astype(self.config["compute_dtype"])
-            return restrict(nnx.merge(definition, state)(image), self.classes)
+        def logits(values, image):
+            image = normalise(image, self.band_input).astype(self.config.device.compute_dtype)
+            return restrict(network.module(values)(image), self.predicted)
 
-        return lambda image: logits(state, image)
+        return lambda image: logits(values, image)
 
 
 def create_model(run: Run) -> Segmenter:
@@ -116,7 +143,7 @@ def create_model(run: Run) -> Segmenter:
     # It runs once: compiling it without optimisation takes 10 s instead of 23 s on two cores.
     draw = jax.jit(create, compiler_options={"xla_backend_optimization_level": 0})
     model = abstract_segmenter(*run.model_arguments)
-    nnx.update(model, draw(jax.random.key(run.config["seed"])))
+    nnx.update(model, draw(jax.random.key(run.config.optimizer.seed)))
     return model
 
 
@@ -134,12 +161,10 @@ def start_run(
     """
     for of_region in records.values():
         band_input.indices(of_region.bands, str(of_region.folder))
-    settings = dataclasses.asdict(config)
-    experiment = _experiment(settings, records)
+    experiment = _experiment(config, records)
     run = Run(
-        folder=config.run_dir,
-        # Where the files lie may change, so it is not a setting of the run.
-        config={k: v for k, v in settings.items() if k not in ("data_dir", "run_dir")},
+        folder=config.log.run_dir,
+        config=config,
         data={
             "records": {
                 region: {
@@ -161,13 +186,13 @@ def start_run(
     path = run.folder / "config.yaml"
     if path.exists():
         _refuse_other_settings(open_run(run.folder), run)
+    if not is_first_process():
+        return run
     content = {
-        "command": " ".join(sys.argv),
-        "config": run.config,
+        "config": _settings(config),
         "data": run.data,
         "model": {**dataclasses.asdict(band_input), "backbone": run.backbone},
-        "device": jax.devices()[0].device_kind,
-        "versions": {package: version(package) for package in _PACKAGES},
+        **provenance(),
     }
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -180,15 +205,22 @@ def start_run(
     return run
 
 
-def _experiment(config: dict[str, Any], records: Mapping[str, Records]) -> Experiment:
+def _experiment(config: TrainConfig, records: Mapping[str, Records]) -> Experiment:
+    data = config.data
     return plan(
         records,
-        config["region"],
-        setting=config["setting"],
-        budget=config["budget"],
-        by=config["splits"],
-        seed=config["seed"],
+        data.region,
+        setting="id" if data.ood_mode == "pretrain" else data.setting,
+        others=data.other_chips,
+        budget=data.budget,
+        by=data.splits,
+        seed=config.optimizer.seed,
     )
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings of a run as its config.yaml holds them."""
+    return {name: v for name, v in config.settings().items() if name not in _ELSEWHERE}
 
 
 def open_run(folder: Path) -> Run:
@@ -196,14 +228,16 @@ def open_run(folder: Path) -> Run:
     path = folder / "config.yaml"
     try:
         content = yaml.safe_load(path.read_text())
-        config, model = content["config"], content["model"]
-        if not {"setting", "budget", "splits"} <= config.keys() or "records" not in content["data"]:
-            raise KeyError("setting")
+        settings, model = content["config"], content["model"]
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        config = TrainConfig.of(**settings)
+        if _settings(config).keys() != settings.keys() or "records" not in content["data"]:
+            raise KeyError("a setting is missing")
         known = {"architecture": ARCHITECTURE_TITLES, "decoder": DECODER_TITLES}
         for part, names in known.items():
-            if config[part] not in names:
+            if settings[part] not in names:
                 raise InputError(
-                    f"{path} names the {part} {config[part]}, which this version of jaxcrop does "
+                    f"{path} names the {part} {settings[part]}, which this version of jaxcrop does "
                     f"not know: it knows {', '.join(names)}"
                 )
         band_input = BandInput(
@@ -223,16 +257,21 @@ def open_run(folder: Path) -> Run:
 def _refuse_other_settings(old: Run, new: Run) -> None:
     """A run resumes under the settings it began with; only its length may change.
 
-    So may the place of its records, whose chips have a hash.
+    So may the place of its records, whose chips have a hash, and what `_FREE` names.
     """
-    for part in ("config", "data", "backbone"):
-        before, after = _plain(getattr(old, part)), _plain(getattr(new, part))
-        for key in sorted(set(before) | set(after)):
-            if key not in ("steps", "records") and before.get(key) != after.get(key):
-                raise InputError(
-                    f"{old.folder} holds a run with {key} {before.get(key)}, not {after.get(key)}: "
-                    "give the same settings to resume it, or another --run-dir"
-                )
+    differing = []
+    for part in (lambda run: _settings(run.config), lambda run: run.data, lambda run: run.backbone):
+        before, after = _plain(part(old)), _plain(part(new))
+        differing += [
+            f"{key} {before.get(key)}, not {after.get(key)}"
+            for key in sorted(set(before) | set(after))
+            if key not in (*_FREE, "records") and before.get(key) != after.get(key)
+        ]
+    if differing:
+        raise InputError(
+            f"{old.folder} holds a run with {'; '.join(differing)}: give the same settings to "
+            "resume it, or another --run-dir"
+        )
 
 
 def _plain(value: Any) -> Any:

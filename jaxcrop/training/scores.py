@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from flax import nnx
 from jaxtyping import Int64
 
 from jaxcrop.crops import CLASS_NAMES
@@ -15,10 +13,16 @@ from jaxcrop.errors import InputError
 from jaxcrop.figures import confusion_figure, save_figure
 from jaxcrop.files import replacing
 from jaxcrop.training.baselines import baselines
+from jaxcrop.training.calibration import calibration_errors
 from jaxcrop.training.checkpoints import Which
 from jaxcrop.training.evaluation import Evaluation, evaluate_chips
-from jaxcrop.training.mesh import data_mesh, fitting_batch_size, replicated
-from jaxcrop.training.metrics import metrics
+from jaxcrop.training.mesh import (
+    data_mesh,
+    fitting_batch_size,
+    is_first_process,
+    put_everywhere,
+)
+from jaxcrop.training.metrics import metrics, per_class
 from jaxcrop.training.runs import Run
 from jaxcrop.training.step import make_eval_step
 
@@ -41,10 +45,12 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
     mesh = data_mesh()
     experiment = run.experiment()
     chips = experiment.chips(split, run.band_input)
-    definition, state = nnx.split(run.model(checkpoint))
+    network, values = run.values(checkpoint)
     evaluation = evaluate_chips(
-        make_eval_step(definition, run.band_input, run.config["compute_dtype"], run.classes, mesh),
-        (jax.device_put(state, replicated(mesh)),),
+        make_eval_step(
+            network, run.band_input, run.config.device.compute_dtype, run.predicted, mesh
+        ),
+        put_everywhere(values, mesh),
         chips,
         fitting_batch_size(batch_size, len(chips), mesh),
         mesh,
@@ -53,12 +59,26 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
     scores = {"model": evaluation.metrics}
     scores |= {name: metrics(confusion) for name, confusion in references.items()}
 
+    if not is_first_process():
+        return scores
+    calibration = calibration_errors(evaluation.calibration)
     title = f"{run.title}, {checkpoint} checkpoint, {len(chips)} {split} chips"
     print(_table(title, scores))
+    print(
+        f"Cohen's kappa {evaluation.metrics['kappa']:.3f}, expected calibration error "
+        f"{calibration['expected']:.1%}, maximum {calibration['maximum']:.1%}"
+    )
+    print(_class_table(evaluation.confusion))
     folder = run.folder / "evaluation" / split
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"title": title, "synthetic": run.synthetic, **scores}
+        content = {
+            "title": title,
+            "synthetic": run.synthetic,
+            **scores,
+            "calibration": {**calibration, "bins": evaluation.calibration.tolist()},
+            "per_class": _of_class(evaluation.confusion),
+        }
         _write_text(folder / "metrics.json", json.dumps(content, indent=1))
         _write_text(folder / "confusion.csv", _confusion_csv(evaluation.confusion))
         figure = confusion_figure(evaluation.confusion, synthetic=run.synthetic)
@@ -91,6 +111,27 @@ def _table(title: str, scores: dict[str, dict[str, float]]) -> str:
     for name, values in rows:
         cells = "".join(f"  {value:>{w}}" for value, w in zip(values, widths, strict=True))
         lines.append(f"{name:<{left}}{cells}")
+    return "\n".join(lines)
+
+
+def _of_class(confusion: Int64[np.ndarray, "classes classes"]) -> dict[str, dict[str, float]]:
+    """The scores of each class that occurs in the labels, by its name."""
+    columns = per_class(confusion)
+    return {
+        name: {column: values[number].item() for column, values in columns.items()}
+        for number, name in enumerate(CLASS_NAMES)
+        if columns["truth"][number]
+    }
+
+
+def _class_table(confusion: Int64[np.ndarray, "classes classes"]) -> str:
+    """A row for each class that occurs in the labels."""
+    lines = [f"{'class':<8}{'pixels':>12}{'recall':>9}{'precision':>11}{'F1':>8}{'IoU':>8}"]
+    for name, row in _of_class(confusion).items():
+        lines.append(
+            f"{name:<8}{row['truth']:>12,}{row['recall']:>9.1%}{row['precision']:>11.1%}"
+            f"{row['f1']:>8.1%}{row['jaccard']:>8.1%}"
+        )
     return "\n".join(lines)
 
 

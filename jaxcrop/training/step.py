@@ -1,5 +1,6 @@
-"""The compiled steps: one update of the model, and one evaluation of a batch of chips."""
+"""The compiled steps: updates of the model, and one evaluation of a batch of chips."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,14 +12,19 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8
 
+from jaxcrop.config import TuningConfig
 from jaxcrop.data.augment import augment, normalise
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
 from jaxcrop.models.layers import BATCH_NORM_MOMENTUM
 from jaxcrop.models.segmenter import Segmenter
-from jaxcrop.training.losses import cross_entropy, cross_entropy_sum
-from jaxcrop.training.mesh import replicated
+from jaxcrop.training.calibration import calibration_bins
+from jaxcrop.training.lora import merged
+from jaxcrop.training.losses import Loss, cross_entropy_sum
+from jaxcrop.training.mesh import replicated, split_over
 from jaxcrop.training.metrics import confusion_matrix
+from jaxcrop.training.network import Network, Values, statistics_of
+from jaxcrop.training.optimizer import moving_average
 
 
 @jax.tree_util.register_dataclass
@@ -26,14 +32,22 @@ from jaxcrop.training.metrics import confusion_matrix
 class TrainState:
     """All that a step changes, and so all that a checkpoint must hold.
 
-    `trained` is what the optimiser updates; `rest` the frozen parameters and BatchNorm statistics.
+    `params` is what the optimiser updates, LoRA's adapters among it; `frozen` the other parameters;
+    `statistics` those of batch normalisation; `average` the moving average of `params`, or empty.
     """
 
     step: Int32[Array, ""]
-    trained: nnx.State
-    rest: nnx.State
+    params: Values
+    frozen: Values
+    statistics: Values
+    average: Values
     optimizer: optax.OptState
     plateau: optax.OptState
+
+    @property
+    def model(self) -> Values:
+        """The values of the model that is validated and kept."""
+        return merged(self.frozen | self.statistics | (self.average or self.params))
 
 
 class EvalResult(NamedTuple):
@@ -42,119 +56,207 @@ class EvalResult(NamedTuple):
     loss_sum: Float[Array, ""]
     pixels: Float[Array, ""]
     confusion: Int[Array, "n classes classes"]
+    calibration: Float[Array, "bins 3"]
 
 
-def split_model(model: Segmenter, *, freeze: bool) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    """Take `model` apart for training: its definition, what is trained, and the rest.
+@dataclass(frozen=True)
+class Task:
+    """What does not change during training: the network, how it sees chips, and its loss.
 
-    A frozen backbone is neither updated nor does it move its BatchNorm statistics.
+    The network computes in `dtype`, what surrounds it in float32.
+    """
+
+    network: Network
+    band_input: BandInput
+    dtype: str
+    loss: Loss
+    mesh: Mesh
+
+    def logits(
+        self, values: Values, image: Float[Array, "n h w band"]
+    ) -> tuple[Float[Array, "n h w classes"], Values]:
+        """Logits of normalised images, and the statistics after it."""
+        module = self.network.module(values)
+        return module(image.astype(self.dtype)), statistics_of(module)
+
+
+def training_network(model: Segmenter, config: TuningConfig) -> Network:
+    """The network of a model as it is trained.
+
+    A backbone that is not trained in full keeps its BatchNorm statistics unless `config` lets them
+    move: keeping its parameters alone does not.
     """
     model.train()
-    trained = nnx.Param
-    if freeze:
+    in_full = config.tune in ("full", "discriminative")
+    if not in_full and config.frozen_batchnorm == "keep":
         model.backbone.eval()
-        trained = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("backbone")))
-    return nnx.split(model, trained, ...)
+    return Network.of(model)
 
 
 def loss_and_gradient(
-    definition: nnx.GraphDef,
-    trained: nnx.State,
-    rest: nnx.State,
-    image: Float[Array, "n h w band"],
-    label: UInt8[Array, "n h w"],
-) -> tuple[Float[Array, ""], nnx.State, nnx.State]:
-    """Loss of the batch, gradient of `trained`, and `rest` with the statistics of this batch."""
+    task: Task, params: Values, rest: Values, batch: Batch, keys: PRNGKeyArray, *, parts: int = 1
+) -> tuple[Float[Array, ""], Values, Values]:
+    """Loss of the augmented batch, gradient of `params`, and the statistics with this batch's.
 
-    def loss(trained):
-        model = nnx.merge(definition, trained, rest, copy=True)
-        value = cross_entropy(model(image), label)
-        return value, nnx.state(model, nnx.BatchStat)
+    `rest` are the other values; chip i is augmented by `keys[i]`. The batch is computed in `parts`:
+    the statistics are moved by each, and a region loss is the mean of theirs.
+    """
+    # The loss divides by the labelled pixels of the whole batch, which the crops decide.
+    label = augment(keys, batch.image, batch.label)[1]
+    total = task.loss.weight(label)
+    moving = {name: rest[name] for name in task.network.names(nnx.BatchStat)}
 
-    (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
-    return value, gradient, nnx.merge_state(rest, statistics)
+    def in_parts(x: Array) -> Array:
+        # Every part takes chips of each device, so none has to move.
+        return x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    def of_part(carry, part):
+        statistics, value, gradient = carry
+        image, label, keys = part
+        image, label = augment(keys, normalise(image, task.band_input), label)
+
+        def loss(params):
+            logits, moved = task.logits(merged(rest | statistics | params), image)
+            return task.loss(logits, label, total, parts), moved
+
+        (more, statistics), slope = jax.value_and_grad(loss, has_aux=True)(params)
+        return (statistics, value + more, jax.tree.map(jnp.add, gradient, slope)), None
+
+    begin = moving, jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    together = jax.tree.map(in_parts, (batch.image, batch.label, keys))
+    (statistics, value, gradient), _ = jax.lax.scan(of_part, begin, together, unroll=parts == 1)
+    return value, gradient, statistics
+
+
+def update(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    key: PRNGKeyArray,
+    *,
+    accumulate: int,
+    ema: float | None,
+) -> tuple[TrainState, Float[Array, ""]]:
+    """One step: normalise, augment, update; the new state and the loss.
+
+    The augmentation of chip i in step k depends on the key, k and i alone.
+    """
+    chips = len(batch.label)
+    keys = jax.random.split(jax.random.fold_in(key, state.step), chips)
+    loss, gradient, statistics = loss_and_gradient(
+        task,
+        state.params,
+        state.frozen | state.statistics,
+        batch,
+        keys,
+        parts=math.gcd(chips, accumulate),
+    )
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+    updates = jax.tree.map(lambda change: change * state.plateau.scale, updates)
+    params = optax.apply_updates(state.params, updates)
+    average = moving_average(state.average, params, ema, state.step) if ema is not None else {}
+    new = TrainState(
+        state.step + 1,
+        params,
+        state.frozen,
+        statistics,
+        average,
+        optimizer_state,
+        state.plateau,
+    )
+    return new, loss
 
 
 def make_train_step(
-    definition: nnx.GraphDef,
+    task: Task,
     optimizer: optax.GradientTransformation,
-    band_input: BandInput,
-    dtype: str,
-    mesh: Mesh,
+    placed: TrainState,
+    *,
+    accumulate: int = 1,
+    ema: float | None = None,
 ) -> Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Float[Array, ""]]]:
-    """The compiled step: normalise, augment, update; returns the new state and the loss.
+    """The compiled step for batches that the host sends.
 
-    The model computes in `dtype`, what surrounds it in float32. The augmentation of step k depends
-    on the key and on k alone. The old state's memory is reused.
+    `placed` are the shardings of the state. The old state's memory is reused.
     """
 
     def step(state: TrainState, batch: Batch, key: PRNGKeyArray):
-        image, label = augment(
-            jax.random.fold_in(key, state.step), normalise(batch.image, band_input), batch.label
-        )
-        loss, gradient, rest = loss_and_gradient(
-            definition, state.trained, state.rest, image.astype(dtype), label
-        )
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
-        updates = jax.tree.map(lambda update: update * state.plateau.scale, updates)
-        trained = optax.apply_updates(state.trained, updates)
-        return TrainState(state.step + 1, trained, rest, optimizer_state, state.plateau), loss
+        return update(task, optimizer, state, batch, key, accumulate=accumulate, ema=ema)
 
-    return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=(placed, replicated(task.mesh)))
 
 
-def make_statistics_step(
-    definition: nnx.GraphDef, band_input: BandInput, dtype: str, mesh: Mesh
-) -> Callable[[nnx.State, nnx.State, Batch, Int32[Array, ""]], nnx.State]:
-    """The compiled pass that averages BatchNorm statistics over batches: `rest` after batch k.
+def make_cached_steps(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    placed: TrainState,
+    *,
+    accumulate: int = 1,
+    ema: float | None = None,
+) -> Callable[..., tuple[TrainState, Float[Array, " steps"]]]:
+    """Many steps as one program, for chips that lie on the device: (state, chips, order, key).
+
+    Row k of `order` (steps, n) are the positions of the chips of the k-th batch.
+    """
+
+    def steps(state: TrainState, chips: Batch, order: Int[Array, "steps n"], key: PRNGKeyArray):
+        where = split_over(task.mesh, order.shape[1])
+
+        def one(state: TrainState, chosen: Int[Array, " n"]):
+            chosen = jax.lax.with_sharding_constraint(chosen, where)
+            batch = Batch(*(jnp.take(part, chosen, axis=0) for part in chips))
+            return update(task, optimizer, state, batch, key, accumulate=accumulate, ema=ema)
+
+        return jax.lax.scan(one, state, order)
+
+    return jax.jit(steps, donate_argnums=0, out_shardings=(placed, replicated(task.mesh)))
+
+
+def make_statistics_step(task: Task) -> Callable[[Values, Batch, Int32[Array, ""]], Values]:
+    """The compiled pass that averages BatchNorm statistics over batches: statistics after batch k.
 
     Passes over batches 0 to n-1 leave the mean of their statistics at the present weights, where
     running averages lag behind weights that still change fast (precise BatchNorm, Wu and Johnson
     2021, arXiv 2105.07576). A frozen backbone keeps its statistics.
     """
+    moving = task.network.names(nnx.BatchStat)
 
-    def step(trained: nnx.State, rest: nnx.State, batch: Batch, k: Int32[Array, ""]) -> nnx.State:
-        model = nnx.merge(definition, trained, rest, copy=True)
-        model(normalise(batch.image, band_input).astype(dtype))
+    def step(values: Values, batch: Batch, k: Int32[Array, ""]) -> Values:
+        _, after = task.logits(values, normalise(batch.image, task.band_input))
         # A pass moves the statistics by the momentum; the mean needs a step of 1 / (k + 1).
         scale = 1 / (BATCH_NORM_MOMENTUM * (k + 1))
-        statistics = jax.tree.map(
-            lambda before, after: before + scale * (after - before),
-            nnx.filter_state(rest, nnx.BatchStat),
-            nnx.state(model, nnx.BatchStat),
-        )
-        return nnx.merge_state(rest, statistics)
+        return {name: values[name] + scale * (after[name] - values[name]) for name in moving}
 
-    return jax.jit(step, out_shardings=replicated(mesh))
+    return jax.jit(step, out_shardings=replicated(task.mesh))
 
 
 def restrict(
     logits: Float[Array, "*n classes"], classes: Sequence[int]
 ) -> Float[Array, "*n classes"]:
-    """Logits under which only `classes`, those that the training labels had, can be predicted."""
+    """Logits under which only `classes` can be predicted."""
     allowed = jnp.isin(jnp.arange(logits.shape[-1]), jnp.asarray(classes))
     return jnp.where(allowed, logits, jnp.finfo(logits.dtype).min)
 
 
 def make_eval_step(
-    definition: nnx.GraphDef,
-    band_input: BandInput,
-    dtype: str,
-    classes: Sequence[int],
-    mesh: Mesh,
-) -> Callable[[tuple[nnx.State, ...], Batch], EvalResult]:
-    """The compiled evaluation of a batch by the model with the given parts of its state.
+    network: Network, band_input: BandInput, dtype: str, classes: Sequence[int], mesh: Mesh
+) -> Callable[[Values, Batch], tuple[EvalResult, UInt8[Array, "n h w"]]]:
+    """The compiled evaluation of a batch by the model with the given values, and its predictions.
 
-    Only `classes` are predicted: not the ignored class, nor one that no training label had.
+    Only `classes` are predicted. The result is on every device, the predictions stay where they
+    are computed.
     """
 
-    def step(states: tuple[nnx.State, ...], batch: Batch) -> EvalResult:
-        model = nnx.merge(definition, *states)
-        model.eval()
-        logits = model(normalise(batch.image, band_input).astype(dtype))
+    def step(values: Values, batch: Batch) -> tuple[EvalResult, UInt8[Array, "n h w"]]:
+        module = network.module(values)
+        module.eval()
+        logits = module(normalise(batch.image, band_input).astype(dtype))
         loss_sum, pixels = cross_entropy_sum(logits, batch.label)
-        prediction = jnp.argmax(restrict(logits, classes), axis=-1)
+        allowed = restrict(logits, classes)
+        prediction = jnp.argmax(allowed, axis=-1)
         confusion = confusion_matrix(batch.label, prediction, logits.shape[-1])
-        return EvalResult(loss_sum, pixels, confusion)
+        bins = calibration_bins(allowed, batch.label)
+        return EvalResult(loss_sum, pixels, confusion, bins), prediction.astype(jnp.uint8)
 
-    return jax.jit(step, out_shardings=replicated(mesh))
+    return jax.jit(step, out_shardings=(replicated(mesh), None))

@@ -104,11 +104,12 @@ def load_converted(path: str | Path) -> tuple[dict, dict[str, np.ndarray]]:
         raise InputError(f"{file} cannot be read: convert the weights again") from error
 
 
-def load_weights(model: "Segmenter", path: str | Path) -> dict:
+def load_weights(model: "Segmenter", path: str | Path, *, upsample: bool = True) -> dict:
     """Fill `model`, in place, with the converted weights in `path`; returns their manifest.
 
     The model may be abstract (made by `nnx.eval_shape`). Its backbone is filled, and its decoder
-    with whatever the weights have of one of the same kind. A three-channel ImageNet stem is
+    with whatever the weights have of one of the same kind, without its upsampling layers unless
+    `upsample`. A three-channel ImageNet stem is
     extended to the model's channels (weights_spec 4), a position embedding of another grid is
     resized (weights_spec 5.2). Raises InputError, naming both sides, unless names and shapes agree.
     """
@@ -119,6 +120,8 @@ def load_weights(model: "Segmenter", path: str | Path) -> dict:
     state = {name: value for name, value in state.items() if not name.startswith("classifier.")}
     if not all(name in variables for name in state if name.startswith("decoder.")):
         state = {name: value for name, value in state.items() if name.startswith("backbone.")}
+    if not upsample:
+        state = {k: value for k, value in state.items() if not k.startswith("decoder.upsample")}
     stem = next(name for name in STEMS if name in variables)
     in_channels = variables[stem].shape[2]
     if in_channels != manifest["in_channels"] and stem in state:

@@ -57,7 +57,9 @@ def test_image_and_label_move_together():
     label = (
         np.kron(rng.integers(0, 6, (8, 8)), np.ones((32, 32))).astype(np.uint8)[None].repeat(8, 0)
     )
-    image, moved = augment(jax.random.key(3), jnp.asarray(label[..., None], jnp.float32), label)
+    image, moved = augment(
+        jax.random.split(jax.random.key(3), 8), jnp.asarray(label[..., None], jnp.float32), label
+    )
     # On an interpolated edge between two classes the image is neither: one pixel in fifty.
     assert (np.rint(image[..., 0]) == np.asarray(moved)).mean() > 0.96
     flips = {(bool(m[0, 0] != m[0, -1]), bool(m[0, 0] != m[-1, 0])) for m in np.asarray(moved)}

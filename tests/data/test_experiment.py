@@ -9,6 +9,7 @@ from jaxcrop.data.bands import BandInput
 from jaxcrop.data.build import build
 from jaxcrop.data.experiment import plan
 from jaxcrop.data.reading import find_records, training_batches
+from jaxcrop.data.sampling import Sampling
 from jaxcrop.data.splits import write_lists
 from jaxcrop.data.synthetic import write_region
 from jaxcrop.errors import InputError
@@ -50,7 +51,7 @@ def test_out_of_distribution_sees_the_others_and_is_tested_on_the_region(records
     assert ids(experiment, "test") == {"asia": {c.chip_id for c in experiment.chips("test", BANDS)}}
     train = experiment.chips("train", BANDS)
     assert len(train) == sum(experiment.sizes["train"].values()) == 8
-    batch = next(training_batches(train, 8, seed=0))
+    batch = next(training_batches(train, Sampling(len(train), 8, seed=0), range(1)))
     assert batch.image.shape == (8, 256, 256, 2)
     labels = np.concatenate([chip.label.ravel() for chip in train])
     assert experiment.classes == tuple(np.unique(labels[labels > 0]))

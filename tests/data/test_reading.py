@@ -1,5 +1,3 @@
-from itertools import chain
-
 import numpy as np
 import pytest
 
@@ -11,6 +9,7 @@ from jaxcrop.data.reading import (
     find_records,
     training_batches,
 )
+from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
 
 ONE_BAND = BandInput(("B08",), (0.0,), (1.0,), clip=False)
@@ -26,30 +25,22 @@ def _marks(batches, count):
     return [next(batches).image.sum((1, 2, 3), np.uint64).tolist() for _ in range(count)]
 
 
-def test_every_pass_sees_every_chip_once_in_an_order_of_its_own(chips):
-    marks = list(chain(*_marks(training_batches(chips, 2, seed=0), len(chips))))
-    first, second = marks[: len(chips)], marks[len(chips) :]
-    assert len(set(first)) == len(chips)
-    assert sorted(first) == sorted(second)
-    assert first != second
-    assert _marks(training_batches(chips, 2, seed=1), len(chips)) != marks
+@pytest.mark.parametrize("how", ["shuffled", "replacement"])
+def test_batches_are_those_that_the_sampling_names(chips, how):
+    sampling = Sampling(len(chips), 3, seed=4, how=how)
+    marks = [chip.image.sum(dtype=np.uint64) for chip in chips]
+    wanted = [[marks[place] for place in sampling.batch(step)] for step in range(4, 8)]
+    assert _marks(training_batches(chips, sampling, range(4, 8)), 4) == wanted
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_a_batch_depends_on_the_seed_and_its_step_alone(chips, size):
-    whole = _marks(training_batches(chips, size, seed=4), 6)
-    assert _marks(training_batches(chips, size, seed=4, start=4), 2) == whole[4:]
-
-
-def test_processes_together_see_what_one_alone_sees(chips):
-    whole = _marks(training_batches(chips, 4, seed=0), 5)
+def test_processes_together_read_what_one_alone_reads(chips):
+    sampling = Sampling(len(chips), 4, seed=0)
+    whole = _marks(training_batches(chips, sampling, range(5)), 5)
     halves = [
-        _marks(training_batches(chips, 4, seed=0, process=process, processes=2), 5)
-        for process in (0, 1)
+        _marks(training_batches(chips, sampling, range(5), rows=lambda _, r=rows: r), 5)
+        for rows in (slice(0, 2), slice(2, 4))
     ]
-    assert [sorted(chain(*parts)) for parts in zip(*halves, strict=True)] == list(
-        map(sorted, whole)
-    )
+    assert [first + second for first, second in zip(*halves, strict=True)] == whole
 
 
 def test_evaluation_fills_the_last_batch_with_ignored_chips(chips):
@@ -108,8 +99,9 @@ def test_chips_are_found_at_their_places(synthetic_records):
 
 
 def test_worker_processes_read_the_same_batches(chips):
-    alone = _marks(training_batches(chips, 2, seed=3), 4)
-    assert _marks(training_batches(chips, 2, seed=3, workers=2), 4) == alone
+    sampling = Sampling(len(chips), 2, seed=3)
+    alone = _marks(training_batches(chips, sampling, range(4)), 4)
+    assert _marks(training_batches(chips, sampling, range(4), workers=2), 4) == alone
 
 
 def series(cloudy, days, nodata=None):

@@ -109,7 +109,7 @@ def test_present_by_hand():
 
 def test_no_valid_pixel_is_not_a_number():
     values = metrics(np.zeros((K, K), np.int64))
-    assert len(values) == 15
+    assert len(values) == 16
     assert all(math.isnan(value) for value in values.values())
 
 

@@ -4,25 +4,36 @@ import numpy as np
 import optax
 import pytest
 
+from jaxcrop.config import OptimizerConfig
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 
 
-def test_adamw_equals_torch():
+@pytest.mark.parametrize("rate", [1.0, 0.1])
+@pytest.mark.parametrize("clip", [None, 5.0])
+def test_adamw_equals_torch(rate, clip):
+    """Two parameter groups, one at `rate` times the learning rate, and a clipped gradient."""
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
-    start = rng.normal(size=100).astype(np.float32)
-    gradients = rng.normal(size=(20, 100)).astype(np.float32)
-    leaf = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    reference = torch.optim.AdamW([leaf], lr=1e-3)  # whose default decay, 0.01, the paper used
-    optimizer = adamw(1e-3, 0.01)
-    params = jnp.asarray(start)
+    start = {name: rng.normal(size=50).astype(np.float32) for name in "ab"}
+    gradients = rng.normal(size=(20, 2, 50)).astype(np.float32)
+    leaves = {n: torch.nn.Parameter(torch.from_numpy(v.copy())) for n, v in start.items()}
+    groups = [{"params": [leaves["a"]]}, {"params": [leaves["b"]], "lr": rate * 1e-3}]
+    reference = torch.optim.AdamW(groups, lr=1e-3)  # whose default decay, 0.01, the paper used
+    optimizer = adamw(OptimizerConfig(clip_norm=clip), {"a": 1.0, "b": rate})
+    params = {name: jnp.asarray(value) for name, value in start.items()}
     state = optimizer.init(params)
-    for gradient in gradients:
-        leaf.grad = torch.from_numpy(gradient)
+    for pair in gradients:
+        for leaf, gradient in zip(leaves.values(), pair, strict=True):
+            leaf.grad = torch.from_numpy(gradient.copy())
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(leaves.values(), clip)
         reference.step()
-        updates, state = optimizer.update(jnp.asarray(gradient), state, params)
+        updates, state = optimizer.update(
+            dict(zip("ab", map(jnp.asarray, pair), strict=True)), state, params
+        )
         params = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(params, leaf.detach(), rtol=1e-5, atol=1e-7)
+    for name, leaf in leaves.items():
+        np.testing.assert_allclose(params[name], leaf.detach(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("patience", [0, 1, 3])

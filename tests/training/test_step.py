@@ -1,5 +1,12 @@
 """The compiled steps on a small network: sharding, freezing, statistics, restricted classes."""
 
+import dataclasses
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,17 +14,24 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
+from jaxcrop.config import LossConfig, OptimizerConfig, TuningConfig
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
 from jaxcrop.models.layers import BatchNorm, Conv, widened
-from jaxcrop.training.mesh import data_mesh, put_batch, replicated
+from jaxcrop.training import mesh as mesh_module
+from jaxcrop.training.losses import make_loss
+from jaxcrop.training.mesh import data_mesh, placement, put_batch, put_everywhere
+from jaxcrop.training.network import Network, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.step import (
+    Task,
     TrainState,
+    loss_and_gradient,
+    make_cached_steps,
     make_eval_step,
     make_statistics_step,
     make_train_step,
-    split_model,
+    training_network,
 )
 
 BANDS = BandInput(("B04", "B08"), (0.0, 0.0), (3000.0, 5000.0), clip=False)
@@ -43,61 +57,194 @@ def _batch(seed, size=4):
     return Batch(image, rng.integers(0, 6, (size, 16, 16)).astype(np.uint8))
 
 
-def _state(mesh, *, freeze):
-    definition, trained, rest = split_model(Tiny(rngs=nnx.Rngs(0)), freeze=freeze)
-    optimizer = adamw(1e-3, 0.01)
+def _begin(mesh, tune="full", dtype="float32", *, ema=None, spread=False, **settings):
+    """A task, its optimiser and the state it begins in; `settings` are of the optimiser."""
+    model = Tiny(rngs=nnx.Rngs(0))
+    network = training_network(model, TuningConfig(tune=tune))
+    values = values_of(model)
+    parameters = network.names(nnx.Param)
+    params = {n: values[n] for n in parameters if tune == "full" or n.startswith("decoder.")}
+    optimizer = adamw(OptimizerConfig(**settings), dict.fromkeys(params, 1.0))
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
-        trained=trained,
-        rest=rest,
-        optimizer=optimizer.init(trained),
+        params=params,
+        frozen={n: values[n] for n in parameters if n not in params},
+        statistics={n: values[n] for n in network.names(nnx.BatchStat)},
+        average={} if ema is None else jax.tree.map(jnp.copy, params),
+        optimizer=optimizer.init(params),
         plateau=reduce_on_plateau(1).init(jnp.zeros(())),
     )
-    return definition, optimizer, jax.device_put(state, replicated(mesh))
+    state = jax.device_put(state, placement(mesh, spread=spread)(state))
+    loss = make_loss(LossConfig(), np.ones(6, int))
+    return Task(network, BANDS, dtype, loss, mesh), optimizer, state
+
+
+def _placed(state):
+    return jax.tree.map(lambda array: array.sharding, state)
+
+
+def _put(batch, mesh):
+    return put_batch(batch, mesh, len(batch.label))
 
 
 def _one_device():
     return Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
 
 
-def _arrays(state):
-    return {
-        ".".join(map(str, path)): np.asarray(variable[...])
-        for path, variable in nnx.to_flat_state(state)
-    }
+def _close(one, two, rtol=1e-4, atol=1e-6):
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=rtol, atol=atol, err_msg=name)
 
 
-def test_two_devices_compute_what_one_computes():
-    """Loss, gradient (AdamW's first moment) and statistics are those of the global batch."""
-    results = []
-    for mesh in (_one_device(), data_mesh()):
-        definition, optimizer, state = _state(mesh, freeze=False)
-        step = make_train_step(definition, optimizer, BANDS, "float32", mesh)
-        state, loss = step(state, put_batch(_batch(0), mesh), jax.random.key(0))
-        results.append((float(loss), _arrays(state.optimizer[0].mu), _arrays(state.rest)))
+def _step(mesh, batch, *, steps=1, accumulate=1, ema=None, **settings):
+    task, optimizer, state = _begin(mesh, ema=ema, **settings)
+    step = make_train_step(task, optimizer, _placed(state), accumulate=accumulate, ema=ema)
+    for _ in range(steps):
+        state, loss = step(state, _put(batch, mesh), jax.random.key(0))
+    return state, float(loss)
+
+
+@pytest.mark.parametrize("size", [4, 3])
+def test_two_devices_compute_what_one_computes(size):
+    """Loss, gradient (AdamW's first moment) and statistics are those of the global batch.
+
+    A batch that does not divide over them too.
+    """
     assert data_mesh().size == 2
-    (loss_1, moment_1, rest_1), (loss_2, moment_2, rest_2) = results
+    one, loss_1 = _step(_one_device(), _batch(0, size))
+    two, loss_2 = _step(data_mesh(), _batch(0, size))
     np.testing.assert_allclose(loss_1, loss_2, rtol=1e-6)
-    for one, two in ((moment_1, moment_2), (rest_1, rest_2)):
-        for name in one:
-            np.testing.assert_allclose(one[name], two[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    _close(one.optimizer[0][0].mu, two.optimizer[0][0].mu)
+    _close(one.statistics, two.statistics)
+
+
+EIGHT = """
+import sys; sys.path += {path!r}
+import jax, numpy as np
+import test_step as t
+from jaxcrop.training.mesh import data_mesh
+assert data_mesh().size == 8
+one, loss_1 = t._step(t._one_device(), t._batch(0, 16))
+for spread in (False, True):
+    all, loss_8 = t._step(data_mesh(), t._batch(0, 16), spread=spread)
+    np.testing.assert_allclose(loss_1, loss_8, rtol=1e-6)
+    t._close(one.optimizer[0][0].mu, all.optimizer[0][0].mu)
+    t._close(one.statistics, all.statistics)
+"""
+
+
+def test_eight_devices_compute_what_one_computes():
+    """With a copy of the parameters on each, and with the parameters spread over them."""
+    path = [str(folder) for folder in map(Path, sys.path) if folder.name == "tests"]
+    code = EIGHT.format(path=[*path, str(Path(__file__).parent)])
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_spread_parameters_take_a_share_of_the_memory(monkeypatch):
+    """Each of two devices holds half of every kernel, of AdamW's moments and of the average."""
+    monkeypatch.setattr(mesh_module, "_SMALLEST_SPREAD", 16)
+    whole, loss = _step(data_mesh(), _batch(0), ema=0.9)
+    spread, same = _step(data_mesh(), _batch(0), ema=0.9, spread=True)
+    np.testing.assert_allclose(loss, same, rtol=1e-6)
+    for part in ("params", "average"):
+        _close(getattr(whole, part), getattr(spread, part), rtol=1e-4)
+    kernel = "backbone.layers.0.kernel"
+    for tree in (spread.params, spread.average, spread.optimizer[0][0].mu):
+        shards = tree[kernel].addressable_shards
+        assert [shard.data.size for shard in shards] == [tree[kernel].size // 2] * 2
+        assert {shard.replica_id for shard in shards} == {0}
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole():
+    """Without statistics of the batch, the sums over labelled pixels agree; the crops too."""
+    mesh = data_mesh()
+    batch = _batch(0, 8)
+    batch.label[:3] = 0  # parts differ in how many pixels are labelled
+    results = []
+    for parts in (1, 2, 4):
+        task, _, state = _begin(mesh, tune="frozen")
+        values = state.frozen | state.statistics
+        network = dataclasses.replace(task, network=_in_eval_mode())
+        keys = jax.random.split(jax.random.key(0), 8)
+        results.append(
+            jax.jit(partial(loss_and_gradient, network, parts=parts))(
+                state.params, values, _put(batch, mesh), keys
+            )
+        )
+    (loss, gradient, _), *others = results
+    for other_loss, other, _ in others:
+        np.testing.assert_allclose(other_loss, loss, rtol=1e-5)
+        _close(gradient, other, rtol=1e-4, atol=1e-6)
+    assert max(abs(slope).max() for slope in gradient.values()) > 1e-3
+
+
+def _in_eval_mode():
+    model = Tiny(rngs=nnx.Rngs(0))
+    model.eval()
+    return Network.of(model)
+
+
+def test_steps_on_cached_chips_equal_those_on_batches_sent():
+    mesh = data_mesh()
+    everything = _batch(0, 12)
+    order = np.random.default_rng(1).integers(0, 12, (5, 4)).astype(np.int32)
+    key = jax.random.key(3)
+    task, optimizer, state = _begin(mesh)
+    step = make_train_step(task, optimizer, _placed(state))
+    losses = []
+    for chosen in order:
+        batch = Batch(*(part[chosen] for part in everything))
+        state, loss = step(state, _put(batch, mesh), key)
+        losses.append(float(loss))
+    task, optimizer, begun = _begin(mesh)
+    steps = make_cached_steps(task, optimizer, _placed(begun))
+    cached, got = steps(begun, put_everywhere(everything, mesh), put_everywhere(order, mesh), key)
+    np.testing.assert_allclose(got, losses, rtol=1e-5)
+    _close(state.optimizer[0][0].mu, cached.optimizer[0][0].mu, rtol=1e-3, atol=1e-5)
+    assert int(cached.step) == 5
+
+
+def test_the_average_follows_the_weights():
+    """Against the recurrence of Polyak averaging with a decay that grows, written in numpy."""
+    mesh = _one_device()
+    begun = {name: np.asarray(v) for name, v in _begin(mesh)[2].params.items()}
+    want = begun
+    for steps in (1, 2, 3):
+        state, _ = _step(mesh, _batch(0), steps=steps, ema=0.2)
+        decay = min(0.2, steps / (9 + steps))
+        want = {n: decay * v + (1 - decay) * np.asarray(state.params[n]) for n, v in want.items()}
+    _close(want, state.average, rtol=1e-5)
+    assert state.model["decoder.layers.0.kernel"] is state.average["decoder.layers.0.kernel"]
+
+
+def test_a_clipped_gradient_has_the_norm_asked_for():
+    """AdamW's first moment after a step is a tenth of the gradient."""
+    free, _ = _step(_one_device(), _batch(0))
+    norms = []
+    for clip in (1e9, 1e-3):
+        state, _ = _step(_one_device(), _batch(0), clip_norm=clip)
+        moments = [np.asarray(m).ravel() for m in state.optimizer[1][0].mu.values()]
+        norms.append(10 * np.linalg.norm(np.concatenate(moments)))
+    free = [np.asarray(m).ravel() for m in free.optimizer[0][0].mu.values()]
+    np.testing.assert_allclose(norms[0], 10 * np.linalg.norm(np.concatenate(free)), rtol=1e-4)
+    np.testing.assert_allclose(norms[1], 1e-3, rtol=1e-3)
 
 
 def test_in_bfloat16_only_the_network_is_narrow():
     """Nearly the loss and statistics of float32; all that is kept stays in float32."""
     mesh = _one_device()
-    batch, results = put_batch(_batch(0), mesh), []
+    batch, results = _put(_batch(0), mesh), []
     for dtype in ("float32", "bfloat16"):
-        definition, optimizer, state = _state(mesh, freeze=False)
-        step = make_train_step(definition, optimizer, BANDS, dtype, mesh)
+        task, optimizer, state = _begin(mesh, dtype=dtype)
+        step = make_train_step(task, optimizer, _placed(state))
         state, loss = step(state, batch, jax.random.key(0))
-        statistics = make_statistics_step(definition, BANDS, dtype, mesh)
-        rest = statistics(state.trained, state.rest, batch, jnp.asarray(0))
-        evaluate = make_eval_step(definition, BANDS, dtype, range(1, 6), mesh)
-        result = evaluate((state.trained, rest), batch)
-        kept = _arrays(state.trained) | _arrays(rest)
+        rest = make_statistics_step(task)(state.model, batch, jnp.asarray(0))
+        evaluate = make_eval_step(task.network, BANDS, dtype, range(1, 6), mesh)
+        result, _ = evaluate(state.model | rest, batch)
+        kept = state.params | rest
         assert {array.dtype for array in kept.values()} == {np.dtype("float32")}
-        results.append((float(loss), float(result.loss_sum), _arrays(rest)))
+        results.append((float(loss), float(result.loss_sum), rest))
     (loss, loss_sum, rest), (narrow_loss, narrow_sum, narrow_rest) = results
     assert 0 < abs(narrow_loss / loss - 1) < 0.01
     assert 0 < abs(narrow_sum / loss_sum - 1) < 0.01
@@ -105,52 +252,59 @@ def test_in_bfloat16_only_the_network_is_narrow():
         np.testing.assert_allclose(narrow_rest[name], value, rtol=0.05, atol=0.02, err_msg=name)
 
 
-@pytest.mark.parametrize("freeze", [True, False])
-def test_frozen_means_frozen(freeze):
+@pytest.mark.parametrize("tune", ["frozen", "full"])
+def test_frozen_means_frozen(tune):
     mesh = _one_device()
-    definition, optimizer, state = _state(mesh, freeze=freeze)
-    before = _arrays(state.trained) | _arrays(state.rest)
-    step = make_train_step(definition, optimizer, BANDS, "float32", mesh)
-    statistics = make_statistics_step(definition, BANDS, "float32", mesh)
+    task, optimizer, state = _begin(mesh, tune)
+    before = {name: np.asarray(value) for name, value in state.model.items()}
+    step = make_train_step(task, optimizer, _placed(state))
     for seed in range(2):
-        batch = put_batch(_batch(seed), mesh)
+        batch = _put(_batch(seed), mesh)
         state, _ = step(state, batch, jax.random.key(0))
-    rest = statistics(state.trained, state.rest, batch, jnp.asarray(0))
-    after = _arrays(state.trained) | _arrays(rest)
+    after = state.model | make_statistics_step(task)(state.model, batch, jnp.asarray(0))
     assert before.keys() == after.keys()
     for name, value in before.items():
-        frozen = freeze and name.startswith("backbone")
+        frozen = tune == "frozen" and name.startswith("backbone")
         assert np.array_equal(value, after[name]) == frozen, name
+
+
+def test_the_papers_frozen_backbone_moves_its_statistics():
+    model = Tiny(rngs=nnx.Rngs(0))
+    network = training_network(model, TuningConfig(frozen_batchnorm="update"))
+    module = network.module(values_of(model))
+    before = values_of(model)["backbone.layers.1.mean"]
+    module(jnp.ones((1, 8, 8, 2)))
+    assert not np.array_equal(before, values_of(module)["backbone.layers.1.mean"])
 
 
 def test_statistics_are_the_mean_over_batches():
     """As torch's BatchNorm with momentum=None, its cumulative average, computes them."""
     torch = pytest.importorskip("torch")
     mesh = data_mesh()
-    definition, _, state = _state(mesh, freeze=False)
-    weights = _arrays(state.trained)
+    task, _, state = _begin(mesh)
+    weights = {name: np.asarray(value) for name, value in state.params.items()}
     conv = torch.nn.Conv2d(2, 8, 3, padding=1, bias=False)
     kernel = weights["backbone.layers.0.kernel"].transpose(3, 2, 0, 1)
     conv.weight = torch.nn.Parameter(torch.from_numpy(kernel.copy()))
     norm = torch.nn.BatchNorm2d(8, momentum=None)
-    step = make_statistics_step(definition, BANDS, "float32", mesh)
-    rest = state.rest
+    step = make_statistics_step(task)
+    got = {}
     for k in range(3):
         batch = _batch(k)
-        rest = step(state.trained, rest, put_batch(batch, mesh), jnp.asarray(k))
+        got = step(state.model | got, _put(batch, mesh), jnp.asarray(k))
         image = batch.image / np.float32([3000, 5000])
         norm(conv(torch.from_numpy(image.astype(np.float32)).permute(0, 3, 1, 2)))
-    got = _arrays(rest)
     np.testing.assert_allclose(got["backbone.layers.1.mean"], norm.running_mean, rtol=1e-4)
     np.testing.assert_allclose(got["backbone.layers.1.var"], norm.running_var, rtol=1e-4)
 
 
 def test_only_classes_of_the_training_labels_are_predicted():
     mesh = data_mesh()
-    definition, _, state = _state(mesh, freeze=False)
+    task, _, state = _begin(mesh)
     batch = _batch(0)
-    step = make_eval_step(definition, BANDS, "float32", (2, 5), mesh)
-    result = step((state.trained, state.rest), put_batch(batch, mesh))
+    step = make_eval_step(task.network, BANDS, "float32", (2, 5), mesh)
+    result, prediction = step(state.model, _put(batch, mesh))
+    assert set(np.unique(prediction)) == {2, 5}
     predicted = np.asarray(result.confusion).sum((0, 1))
     assert set(np.flatnonzero(predicted)) == {2, 5}
     labels = np.stack([np.bincount(label.ravel(), minlength=6) for label in batch.label])

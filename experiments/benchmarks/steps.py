@@ -1,0 +1,261 @@
+"""How long a training step takes beside PyTorch's on CPU, and how much memory.
+
+    python experiments/benchmarks/steps.py            # every case
+    python experiments/benchmarks/steps.py unet-frozen vit
+
+Each peer runs in a process of its own (needs the `torch` extra), never at the same time as the
+other: the two take turns, one step each. PyTorch runs with channels last and a fused AdamW, eager
+and compiled, and the faster of the two is compared. Both update the same parameters by the same
+loss of the same shapes. Prints the median of the ratios and each process's peak memory.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+    """What is trained: a backbone under a decoder, on a batch of square images of `bands`."""
+
+    architecture: str
+    decoder: str
+    frozen: bool
+    batch: int
+    size: int
+    bands: int = 13
+
+
+CASES = {
+    "unet-frozen": Case("resnet50", "unet", frozen=True, batch=8, size=256),
+    "unet": Case("resnet50", "unet", frozen=False, batch=8, size=256),
+    "vit": Case("vit-s16", "linear", frozen=False, batch=8, size=224),
+    "swin": Case("swin-v2-b", "linear", frozen=False, batch=4, size=256),
+}
+
+Step = Callable[[], None]
+"""One update of the model; returns when it is done."""
+
+
+def our_step(case: Case) -> Step:
+    """The step of jaxcrop, compiled as `jaxcrop.training.step` compiles it."""
+    import jax  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+    import optax  # noqa: PLC0415
+    from flax import nnx  # noqa: PLC0415
+
+    from jaxcrop.crops import IGNORE, NUM_CLASSES  # noqa: PLC0415
+    from jaxcrop.models.keys import Keys  # noqa: PLC0415
+    from jaxcrop.models.segmenter import create_segmenter  # noqa: PLC0415
+
+    @jax.jit
+    def initial():
+        model = create_segmenter(
+            case.architecture, case.decoder, case.bands, NUM_CLASSES, rngs=Keys(jax.random.key(0))
+        )
+        model.train()
+        if case.frozen:
+            model.backbone.eval()
+        return model
+
+    trained = nnx.Param
+    if case.frozen:
+        trained = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("backbone")))
+    definition, trained, rest = nnx.split(initial(), trained, ...)
+    optimizer = optax.adamw(1e-4)
+
+    def update(state, image, label):
+        trained, rest, moments = state
+
+        def loss(trained):
+            model = nnx.merge(definition, trained, rest, copy=True)
+            each = optax.softmax_cross_entropy_with_integer_labels(model(image), label)
+            return each.mean(where=label != IGNORE), nnx.state(model, nnx.BatchStat)
+
+        (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
+        updates, moments = optimizer.update(gradient, moments, trained)
+        trained = optax.apply_updates(trained, updates)
+        return (trained, nnx.merge_state(rest, statistics), moments), value
+
+    update = jax.jit(update, donate_argnums=0)
+    state = trained, rest, optimizer.init(trained)
+    generator = np.random.default_rng(0)
+    shape = (case.batch, case.size, case.size)
+    image = jax.device_put(generator.normal(size=(*shape, case.bands)).astype(np.float32))
+    label = jax.device_put(generator.integers(NUM_CLASSES, size=shape).astype(np.int32))
+
+    def step() -> None:
+        nonlocal state
+        state, value = update(state, image, label)
+        jax.block_until_ready((state, value))
+
+    return step
+
+
+def their_step(case: Case, *, compiled: bool) -> Step:
+    """The step of PyTorch."""
+    import torch  # noqa: PLC0415
+
+    from jaxcrop.crops import IGNORE, NUM_CLASSES  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    model = their_model(case, NUM_CLASSES).to(memory_format=torch.channels_last)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    loss_of = torch.nn.CrossEntropyLoss(ignore_index=IGNORE)
+    shape = (case.batch, case.size, case.size)
+    image = torch.randn(case.batch, case.bands, case.size, case.size)
+    image = image.to(memory_format=torch.channels_last)
+    label = torch.randint(NUM_CLASSES, shape)
+
+    def loss() -> torch.Tensor:
+        return loss_of(model(image), label)
+
+    if compiled:
+        loss = torch.compile(loss)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        optimizer.step()
+
+    return step
+
+
+def their_model(case: Case, num_classes: int):
+    """The same model of smp, or of timm or torchvision under the linear head."""
+    from weights_convert.originals import import_torchvision  # noqa: PLC0415
+
+    import_torchvision()
+    import torch  # noqa: PLC0415
+
+    from weights_convert.originals import original  # noqa: PLC0415
+
+    if case.decoder == "unet":
+        import segmentation_models_pytorch as smp  # noqa: PLC0415
+
+        model = smp.Unet(
+            case.architecture, encoder_weights=None, in_channels=case.bands, classes=num_classes
+        )
+        model.train()
+        if case.frozen:
+            model.encoder.eval().requires_grad_(requires_grad=False)
+        return model
+
+    class LinearSegmenter(torch.nn.Module):
+        """As `jaxcrop.models.linear`: scores of every map, summed at the size of the first."""
+
+        def __init__(self):
+            super().__init__()
+            library = "timm-vit" if case.architecture.startswith("vit") else "torchvision-swin"
+            theirs = original(library, "plain", case.architecture, case.bands, size=case.size)
+            self.backbone = theirs.module.eval()  # no branch is dropped, as ours drops none
+            self.stages = theirs.stages
+            with torch.no_grad():
+                maps = self.stages(torch.zeros(1, case.bands, case.size, case.size))
+            self.classifiers = torch.nn.ModuleList(
+                torch.nn.Conv2d(x.shape[1], num_classes, 1, bias=number == 0)
+                for number, x in enumerate(maps)
+            )
+
+        def forward(self, image):
+            maps = self.stages(image)
+            resized = (
+                torch.nn.functional.interpolate(classifier(x), maps[0].shape[2:], mode="bilinear")
+                for classifier, x in zip(self.classifiers, maps, strict=True)
+            )
+            return torch.nn.functional.interpolate(sum(resized), image.shape[2:], mode="bilinear")
+
+    return LinearSegmenter()
+
+
+PEERS = {
+    "jaxcrop": our_step,
+    "eager": lambda case: their_step(case, compiled=False),
+    "compiled": lambda case: their_step(case, compiled=True),
+}
+
+
+def work(case: str, peer: str) -> None:
+    """Run a step for every line of the input; print its seconds, and the peak memory in MB."""
+    step = PEERS[peer](CASES[case])
+    for _ in range(2):
+        step()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        step()
+        print(time.perf_counter() - began, flush=True)
+    # Not getrusage: what it says of a child begins with the memory of its parent.
+    status = Path("/proc/self/status").read_text()
+    print(int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6, flush=True)
+
+
+class Worker:
+    """A process that takes a step when it is asked to."""
+
+    def __init__(self, case: str, peer: str):
+        command = [sys.executable, __file__, case, "--work-as", peer]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._line()
+
+    def _line(self) -> str:
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit("a worker failed")
+        return line
+
+    def seconds(self) -> float:
+        """How long one step takes."""
+        print(file=self._process.stdin, flush=True)
+        return float(self._line())
+
+    def peak(self) -> float:
+        """Peak memory in MB of the process, which ends."""
+        self._process.stdin.close()
+        peak = float(self._line())
+        self._process.wait()
+        return peak
+
+
+def compare(case: str, rounds: int) -> None:
+    """Let the peers take turns, and print."""
+    ours = Worker(case, "jaxcrop")
+    theirs = {name: Worker(case, name) for name in ("eager", "compiled")}
+    fastest = {name: min(worker.seconds() for _ in range(3)) for name, worker in theirs.items()}
+    best = min(fastest, key=fastest.get)
+    pairs = [(ours.seconds(), theirs[best].seconds()) for _ in range(rounds)]
+    ratios = [one / other for one, other in pairs]
+    one, other = (statistics.median(column) for column in zip(*pairs, strict=True))
+    peaks = {name: worker.peak() for name, worker in theirs.items()}
+    others = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in fastest.items())
+    print(
+        f"{case}: {one:.2f} s, PyTorch ({best}; best of three: {others}) {other:.2f} s, "
+        f"{statistics.median(ratios):.2f} times as long ({min(ratios):.2f} to {max(ratios):.2f}); "
+        f"peak memory {ours.peak():.0f} MB, PyTorch {peaks[best]:.0f} MB",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--rounds", type=int, default=9, help="pairs of steps")
+    parser.add_argument("--work-as", choices=PEERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    for case in options.cases or CASES:
+        if options.work_as:
+            work(case, options.work_as)
+        else:
+            compare(case, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""How training chips reach the steps: streamed by the host, or cached on the device."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
+
+from jaxcrop.config import DeviceConfig
+from jaxcrop.data.reading import Chip, stacked, training_batches
+from jaxcrop.data.sampling import Sampling
+from jaxcrop.training.mesh import local_rows, put_batch, put_everywhere
+from jaxcrop.training.step import TrainState
+
+Advance = Callable[[TrainState, range], Iterator[tuple[TrainState, jax.Array]]]
+"""Takes the state through steps, counted from 0: yields it after one or more of them, with their
+losses."""
+
+_SHARE = 0.3
+"""How much of an accelerator's free memory training chips may take."""
+
+
+def streamed(
+    train_step: Callable,
+    chips: Sequence[Chip],
+    sampling: Sampling,
+    steps: range,
+    key: PRNGKeyArray,
+    *,
+    mesh: Mesh,
+    workers: int,
+) -> Advance:
+    """One program run for each step, its batch read ahead by the host."""
+    batches = training_batches(
+        chips, sampling, steps, rows=partial(local_rows, mesh), workers=workers
+    )
+
+    def advance(state: TrainState, steps: range):
+        for step in steps:
+            batch = put_batch(next(batches), mesh, len(sampling.batch(step)))
+            state, loss = train_step(state, batch, key)
+            yield state, loss
+
+    return advance
+
+
+def cached(
+    cached_steps: Callable,
+    chips: Sequence[Chip],
+    sampling: Sampling,
+    key: PRNGKeyArray,
+    *,
+    mesh: Mesh,
+) -> Advance:
+    """All chips on every device, and one program run for all steps whose batches are of one size.
+
+    The batches are those that the host would send.
+    """
+    everything = put_everywhere(stacked(list(chips)), mesh)
+
+    def advance(state: TrainState, steps: range):
+        for _, alike in groupby(map(sampling.batch, steps), key=len):
+            order = put_everywhere(np.stack(list(alike)).astype(np.int32), mesh)
+            state, losses = cached_steps(state, everything, order, key)
+            yield state, losses
+
+    return advance
+
+
+def wants_cache(chips: Sequence[Chip], config: DeviceConfig) -> bool:
+    """Whether the chips are to lie on the device: as `config` says, or where there is room.
+
+    A CPU gains nothing: its own memory is the device's.
+    """
+    if config.device_cache != "auto":
+        return config.device_cache == "on"
+    device = jax.local_devices()[0]
+    memory = device.memory_stats() if device.platform != "cpu" else None
+    if not memory or "bytes_limit" not in memory:
+        return False
+    first = chips[0]
+    needed = len(chips) * (first.image.nbytes + first.label.nbytes)
+    return needed <= _SHARE * (memory["bytes_limit"] - memory.get("bytes_in_use", 0))

@@ -1,0 +1,59 @@
+"""A model apart from its values: named arrays go in, a module comes out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+from flax import nnx
+from jaxtyping import Array
+
+from jaxcrop.models.segmenter import Segmenter
+from jaxcrop.weights.converted import state_variables
+
+Values = dict[str, Array]
+"""Arrays by the names that parameters and statistics have in files too: "backbone.bn1.mean"."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What makes a module of named values, inside `jit` and outside.
+
+    Training, checkpoints and sharding work on plain dictionaries; the module is put together where
+    it is called.
+    """
+
+    definition: nnx.GraphDef
+    variables: Mapping[str, tuple[tuple, type[nnx.Variable]]]
+
+    @classmethod
+    def of(cls, model: Segmenter) -> "Network":
+        """The network of a model, which may be abstract; it keeps the mode (train, eval) it has."""
+        definition, state = nnx.split(model)
+        variables = {
+            ".".join(map(str, path)): (path, type(variable))
+            for path, variable in nnx.to_flat_state(state)
+        }
+        return cls(definition, variables)
+
+    def module(self, values: Values) -> Segmenter:
+        """The module with these values, all of which must be given."""
+        state = [(path, kind(values[name])) for name, (path, kind) in self.variables.items()]
+        return nnx.merge(self.definition, nnx.from_flat_state(state))
+
+    def names(self, kind: type[nnx.Variable]) -> tuple[str, ...]:
+        """The names of all variables of this kind: `nnx.Param` or `nnx.BatchStat`."""
+        return tuple(name for name, (_, its) in self.variables.items() if issubclass(its, kind))
+
+
+def values_of(model: Segmenter) -> dict[str, Array | jax.ShapeDtypeStruct]:
+    """The parameters and statistics of a model by name; of an abstract one, shapes and types."""
+    return {name: variable.get_value() for name, variable in state_variables(model).items()}
+
+
+def statistics_of(model: Segmenter) -> Values:
+    """The batch-normalisation statistics of a model by name."""
+    return {
+        name: variable.get_value()
+        for name, variable in state_variables(model).items()
+        if isinstance(variable, nnx.BatchStat)
+    }
