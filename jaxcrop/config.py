@@ -182,8 +182,6 @@ class DeviceConfig:
     where an accelerator has room for them, always, or never."""
     shard_parameters: bool = False
     """Spread parameters and optimiser over the devices (FSDP) in place of a copy on each."""
-    remat: bool = False
-    """Compute the backbone's activations again in the backward pass: less memory, more time."""
     workers: int = 0
     """Processes that read chips (0: threads of this one)."""
     distributed: bool = False

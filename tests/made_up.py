@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxcrop.config import LossConfig, TuningConfig
+from jaxcrop.training.groups import parameter_groups
+from jaxcrop.training.losses import make_loss
+from jaxcrop.training.network import values_of
+from jaxcrop.training.step import Task, training_network
+
 
 def pyramid(channels: Sequence[int], size: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
     """Random maps (2, height, width, c): the finest of `size`, each half as large as the last."""
@@ -57,3 +63,14 @@ def untransposed(module):
         if isinstance(part, torch.nn.ConvTranspose2d):
             state[f"{name}.weight"] = state[f"{name}.weight"].swapaxes(0, 1)
     return SimpleNamespace(state_dict=lambda: state)
+
+
+def training_task(model: nnx.Module, *, tune: str, dtype: str = "float32"):
+    """What trains `model` by the mean cross-entropy: a task, what is trained, and the rest."""
+    network = training_network(model, TuningConfig(tune=tune))
+    values = values_of(model)
+    loss = make_loss(LossConfig(), np.ones(6, int))
+    groups = parameter_groups(network.names(nnx.Param), TuningConfig(tune=tune))
+    params = {name: values[name] for group in groups if group.rate for name in group.parameters}
+    rest = {name: value for name, value in values.items() if name not in params}
+    return Task(network, None, dtype, loss, None), params, rest

@@ -94,9 +94,32 @@ def training_network(model: Segmenter, config: TuningConfig) -> Network:
 
 
 def loss_and_gradient(
+    task: Task,
+    params: Values,
+    rest: Values,
+    image: Float[Array, "n h w band"],
+    label: UInt8[Array, "n h w"],
+    *,
+    total: Float[Array, ""] | None = None,
+    parts: int = 1,
+) -> tuple[Float[Array, ""], Values, Values]:
+    """Loss, gradient of `params`, and the statistics that these normalised images moved.
+
+    `rest` are the other values; `total` and `parts` are the loss's.
+    """
+
+    def loss(params: Values) -> tuple[Float[Array, ""], Values]:
+        logits, moved = task.logits(merged(rest | params), image)
+        return task.loss(logits, label, total, parts), moved
+
+    (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    return value, gradient, statistics
+
+
+def batch_gradient(
     task: Task, params: Values, rest: Values, batch: Batch, keys: PRNGKeyArray, *, parts: int = 1
 ) -> tuple[Float[Array, ""], Values, Values]:
-    """Loss of the augmented batch, gradient of `params`, and the statistics with this batch's.
+    """Loss of the augmented batch, gradient of `params`, and the statistics that it moved.
 
     `rest` are the other values; chip i is augmented by `keys[i]`. The batch is computed in `parts`:
     the statistics are moved by each, and a region loss is the mean of theirs.
@@ -115,11 +138,9 @@ def loss_and_gradient(
         image, label, keys = part
         image, label = augment(keys, normalise(image, task.band_input), label)
 
-        def loss(params):
-            logits, moved = task.logits(merged(rest | statistics | params), image)
-            return task.loss(logits, label, total, parts), moved
-
-        (more, statistics), slope = jax.value_and_grad(loss, has_aux=True)(params)
+        more, slope, statistics = loss_and_gradient(
+            task, params, rest | statistics, image, label, total=total, parts=parts
+        )
         return (statistics, value + more, jax.tree.map(jnp.add, gradient, slope)), None
 
     begin = moving, jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
@@ -144,7 +165,7 @@ def update(
     """
     chips = len(batch.label)
     keys = jax.random.split(jax.random.fold_in(key, state.step), chips)
-    loss, gradient, statistics = loss_and_gradient(
+    loss, gradient, statistics = batch_gradient(
         task,
         state.params,
         state.frozen | state.statistics,

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from made_up import fill
+from made_up import fill, training_task
 
 from jaxcrop.models import segmenter
 from jaxcrop.models.backbones import BACKBONES, create_backbone
 from jaxcrop.models.decoders import DECODERS
 from jaxcrop.models.pyramid import PlainPyramid
 from jaxcrop.models.segmenter import abstract_segmenter
-from jaxcrop.training.step import loss_and_gradient, split_model
+from jaxcrop.training.step import loss_and_gradient
 
 
 class Known(nnx.Module):
@@ -95,13 +95,13 @@ def test_training_reaches_every_parameter(decoder, known, monkeypatch):
     fill(model)
     image = np.zeros((3, 64, 64, 4), np.float32)
     label = np.random.default_rng(1).integers(1, 6, (3, 64, 64)).astype(np.uint8)
-    definition, trained, rest = split_model(model, freeze=True)
+    task, params, rest = training_task(model, tune="frozen")
+    rest |= {f"backbone.maps.{number}": x for number, x in enumerate(maps)}
     loss, gradient, _ = jax.jit(
-        lambda trained, rest: loss_and_gradient(definition, trained, rest, image, label),
+        lambda params, rest: loss_and_gradient(task, params, rest, image, label),
         compiler_options={"xla_backend_optimization_level": 0},
-    )(trained, rest)
+    )(params, rest)
     assert 0 < loss < 10
-    gradient = {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(gradient)}
     assert {name.partition(".")[0] for name in gradient} == {"decoder"} | (
         {"neck"} if model.neck else set()
     )

@@ -9,16 +9,17 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from made_up import fill, nchw, nhwc, untransposed
+from made_up import fill, nchw, nhwc, training_task, untransposed
 from oracles import randomise, torchvision
 
+from jaxcrop.config import OptimizerConfig
 from jaxcrop.errors import InputError
 from jaxcrop.models.linear import LinearHead
 from jaxcrop.models.pyramid import resize
 from jaxcrop.models.segmenter import Segmenter, abstract_segmenter
-from jaxcrop.training.losses import cross_entropy
+from jaxcrop.training.network import values_of
 from jaxcrop.training.optimizer import adamw
-from jaxcrop.training.step import loss_and_gradient, split_model
+from jaxcrop.training.step import loss_and_gradient
 
 torch = pytest.importorskip("torch")
 
@@ -71,14 +72,6 @@ def batch():
     return image, rng.integers(0, 6, (2, 256, 256)).astype(np.uint8)
 
 
-def _by_path(*states):
-    return {
-        ".".join(map(str, path)): np.asarray(variable[...])
-        for state in states
-        for path, variable in nnx.to_flat_state(state)
-    }
-
-
 def _assert_all_close(got, want, tolerance):
     """Equal to `tolerance` relative to the largest value, for every array of two tables."""
     assert set(got) == set(want)
@@ -105,18 +98,12 @@ def test_training_mode_equals_smp(reference, batch):
     with torch.no_grad():
         want = reference(nchw(image))
         loss = torch.nn.CrossEntropyLoss(ignore_index=0)(want, torch.from_numpy(label).long())
-    definition, trained, rest = split_model(model, freeze=False)
-
-    @jax.jit
-    def forward(trained, rest, image):
-        module = nnx.merge(definition, trained, rest)
-        return module(image), nnx.state(module, nnx.BatchStat)
-
-    got, moved = forward(trained, rest, image)
+    task, params, rest = training_task(model, tune="full")
+    got, moved = jax.jit(task.logits)(params | rest, image)
     assert_close(np.asarray(got), nhwc(want), 1e-4)
-    np.testing.assert_allclose(cross_entropy(got, label), loss.item(), rtol=1e-5)
-    expected = nnx.state(_ours(reference.state_dict()), nnx.BatchStat)
-    _assert_all_close(_by_path(moved), _by_path(expected), 1e-4)
+    np.testing.assert_allclose(task.loss(got, label), loss.item(), rtol=1e-5)
+    expected = values_of(_ours(reference.state_dict()))
+    _assert_all_close(moved, {name: expected[name] for name in moved}, 1e-4)
 
 
 @pytest.fixture
@@ -134,28 +121,29 @@ def test_one_adamw_step_equals_smp(reference, batch):
     """
     image, label = batch[0][:, :64, :64].astype(np.float64), batch[1][:, :64, :64]
     reference = copy.deepcopy(reference).double().train()
-    definition, trained, rest = split_model(_ours(reference.state_dict()), freeze=False)
+    model = _ours(reference.state_dict())
+    task, params, rest = training_task(model, tune="full", dtype="float64")
     optimizer = torch.optim.AdamW(reference.parameters(), lr=1e-3)
     logits = reference(nchw(image))
     loss = torch.nn.CrossEntropyLoss(ignore_index=0)(logits, torch.from_numpy(label).long())
     loss.backward()
     gradients = {name: parameter.grad for name, parameter in reference.named_parameters()}
-    gradients = nnx.state(_ours(reference.state_dict() | gradients), nnx.Param)
+    gradients = values_of(_ours(reference.state_dict() | gradients))
     optimizer.step()
-    expected = nnx.state(_ours(reference.state_dict()))
+    expected = values_of(_ours(reference.state_dict()))
 
-    ours = adamw(1e-3, 0.01)
+    ours = adamw(OptimizerConfig(), dict.fromkeys(params, 1.0))
 
     @jax.jit
-    def step(trained, rest):
-        loss, gradient, rest = loss_and_gradient(definition, trained, rest, image, label)
-        updates, _ = ours.update(gradient, ours.init(trained), trained)
-        return loss, gradient, optax.apply_updates(trained, updates), rest
+    def step(params, rest):
+        loss, gradient, moved = loss_and_gradient(task, params, rest, image, label)
+        updates, _ = ours.update(gradient, ours.init(params), params)
+        return loss, gradient, optax.apply_updates(params, updates), moved
 
-    got_loss, got_gradient, updated, rest = step(trained, rest)
+    got_loss, got_gradient, updated, moved = step(params, rest)
     np.testing.assert_allclose(got_loss, loss.item(), rtol=1e-9)
-    _assert_all_close(_by_path(got_gradient), _by_path(gradients), 1e-6)
-    _assert_all_close(_by_path(updated, rest), _by_path(expected), 1e-6)
+    _assert_all_close(got_gradient, {name: gradients[name] for name in params}, 1e-6)
+    _assert_all_close(updated | moved, expected, 1e-6)
 
 
 def _compiled(model):

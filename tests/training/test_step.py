@@ -26,7 +26,7 @@ from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.step import (
     Task,
     TrainState,
-    loss_and_gradient,
+    batch_gradient,
     make_cached_steps,
     make_eval_step,
     make_statistics_step,
@@ -168,7 +168,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole():
         network = dataclasses.replace(task, network=_in_eval_mode())
         keys = jax.random.split(jax.random.key(0), 8)
         results.append(
-            jax.jit(partial(loss_and_gradient, network, parts=parts))(
+            jax.jit(partial(batch_gradient, network, parts=parts))(
                 state.params, values, _put(batch, mesh), keys
             )
         )
