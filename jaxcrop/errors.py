@@ -8,6 +8,11 @@ class InputError(Exception):
     """
 
 
+def first_line(error: Exception) -> str:
+    """What another library's error says, for a sentence of ours: its first line, or its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 class MalformedError(ValueError):
     """A damaged, forged or foreign file; the message is a clause about the file ("it ...").
 

@@ -1,10 +1,11 @@
-"""Writing a file whole or not at all, and a folder by one process alone."""
+"""Writing a file whole or not at all, and what one process may do alone."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from jaxcrop.errors import InputError
 
@@ -21,24 +22,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder`, made if need be, against every other process until the block ends.
+def locked(path: Path, busy: str) -> Iterator[IO]:
+    """Hold the lock file `path` against every other process until the block ends; yields it.
 
-    The lock goes with the process, however it ends. Raises InputError where another has it, or
-    where the folder cannot be written.
+    The lock goes with the process, however it ends. Raises InputError, whose sentence is `busy`,
+    where another process has it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(
-            f"--run-dir {folder} cannot be written ({error.strerror}): choose another folder"
-        ) from error
-    with file:
+    with path.open("w") as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another process trains in {folder}: wait for it, or give another --run-dir"
-            ) from error
-        yield
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(busy) from error
+        yield lock

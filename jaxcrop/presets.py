@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcrop.config import PARTS, TrainConfig, flag
-from jaxcrop.errors import InputError
+from jaxcrop.errors import InputError, first_line
 
 DEMO_DEFAULTS = {
     "weights": "random",
@@ -88,7 +88,7 @@ def _yaml_arguments(path: Path) -> list[str]:
     try:
         settings = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as YAML: {first_line(error)}") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path} must be a mapping of setting: value")
     arguments = []

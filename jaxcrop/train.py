@@ -50,10 +50,9 @@ def _train_and_evaluate(config: TrainConfig) -> None:
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
     from jaxcrop.data.paths import default_data_dir  # noqa: PLC0415
     from jaxcrop.data.reading import find_records  # noqa: PLC0415
-    from jaxcrop.files import locked  # noqa: PLC0415
     from jaxcrop.training.loop import train  # noqa: PLC0415
     from jaxcrop.training.mesh import is_first_process  # noqa: PLC0415
-    from jaxcrop.training.runs import create_model, start_run  # noqa: PLC0415
+    from jaxcrop.training.runs import create_model, held, start_run  # noqa: PLC0415
     from jaxcrop.training.scores import score_run  # noqa: PLC0415
 
     data_dir = config.data.data_dir or default_data_dir()
@@ -70,7 +69,7 @@ def _train_and_evaluate(config: TrainConfig) -> None:
     if missing + beginning.missing:
         raise InputError(f"missing: {' and '.join(missing + beginning.missing)}")
 
-    with locked(config.log.run_dir) if is_first_process() else nullcontext():
+    with held(config.log.run_dir) if is_first_process() else nullcontext():
         run = start_run(config, records, beginning.backbone, beginning.band_input)
         model = create_model(run)
         beginning.fill(model)

@@ -1,7 +1,6 @@
 """Shards of records: made one by one, kept until all are there, taken up again after a stop."""
 
 import csv
-import fcntl
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.errors import InputError
-from jaxcrop.files import replacing
+from jaxcrop.files import locked, replacing
 from jaxcrop_datasets.chips import ChipFiles, ChipReader, Problem
 
 SHARD_CHIPS = 64
@@ -58,13 +57,8 @@ class PartialBuild:
         killed process left half-written, too. Raises InputError where another process builds.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InputError(
-                    f"another process builds in {self.folder}: wait until it has finished"
-                ) from error
+        busy = f"another process builds in {self.folder}: wait until it has finished"
+        with locked(self.folder / "lock", busy) as lock:
             stamp = self.folder / "fingerprint"
             if not stamp.is_file() or stamp.read_text() != fingerprint:
                 for path in self.folder.iterdir():

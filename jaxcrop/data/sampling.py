@@ -27,7 +27,7 @@ class Sampling:
     def steps(self, epochs: int) -> int:
         """The number of steps that `epochs` passes take."""
         if self.how == "replacement":
-            return epochs * self._steps_per_pass
+            return epochs * self._steps_in_pass
         return -(-epochs * self.chips // self.batch_size)
 
     def validation_after(self, step: int, every: int | None) -> int:
@@ -38,7 +38,7 @@ class Sampling:
     def batch(self, step: int) -> Int[np.ndarray, " n"]:
         """Positions of the chips of batch `step`, counted from 0."""
         if self.how == "replacement":
-            number, place = divmod(step, self._steps_per_pass)
+            number, place = divmod(step, self._steps_in_pass)
             drawn = self._pass(number)
             return drawn[place * self.batch_size : (place + 1) * self.batch_size]
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
@@ -47,15 +47,19 @@ class Sampling:
             [self._pass(number)[places[numbers == number]] for number in np.unique(numbers)]
         )
 
-    @property
-    def _steps_in_pass(self) -> int:
-        if self.how == "replacement":
-            return self._steps_per_pass
-        return max(1, self.chips // self.batch_size)
+    def size(self, step: int) -> int:
+        """How many chips batch `step` has."""
+        if self.how == "shuffled":
+            return self.batch_size
+        place = step % self._steps_in_pass
+        return min(self.batch_size, self.chips - place * self.batch_size)
 
     @property
-    def _steps_per_pass(self) -> int:
-        return -(-self.chips // self.batch_size)
+    def _steps_in_pass(self) -> int:
+        """Of a shuffled pass those that end in it; one whose batch runs on is the next one's."""
+        if self.how == "replacement":
+            return -(-self.chips // self.batch_size)
+        return max(1, self.chips // self.batch_size)
 
     def _pass(self, number: int) -> Int[np.ndarray, " chips"]:
         return _drawn(self.chips, self.seed, int(number), self.how)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Sharding, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from jaxcrop.errors import InputError
+from jaxcrop.errors import InputError, first_line
 from jaxcrop.files import replacing
 from jaxcrop.training.lora import merged
 from jaxcrop.training.mesh import is_first_process
@@ -42,9 +42,8 @@ def _like(tree, by_path: dict[str, jax.Array]):
     )
 
 
-def _abstract(leaf) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+def _abstract(leaf: Any, where: Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=where)
 
 
 def _progress(state: TrainState) -> dict:
@@ -93,7 +92,7 @@ class Checkpoints:
                 self._sign(step)
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"{self._folder}/{step} cannot be written ({_first_line(error)}): free the disk "
+                f"{self._folder}/{step} cannot be written ({first_line(error)}): free the disk "
                 "and give the same command, which goes on from the checkpoint before"
             ) from error
 
@@ -114,7 +113,7 @@ class Checkpoints:
 
         Raises InputError where none is whole.
         """
-        wanted = jax.tree.map(_abstract, _parts(like))
+        wanted = jax.tree.map(lambda leaf: _abstract(leaf, leaf.sharding), _parts(like))
         faults = []
         while self.latest_step is not None:
             step = self.latest_step
@@ -164,9 +163,10 @@ class Checkpoints:
         best = min(found, key=lambda checkpoint: _validation_loss(checkpoint.metrics))
         step = best.step if which == "best" else found[-1].step
         self._check(step)
+        here = SingleDeviceSharding(jax.local_devices()[0])
         metadata = self._checkpointer.checkpointables_metadata(step).metadata
         wanted = {
-            name: {key: _abstract_of(leaf) for key, leaf in metadata[name].items()}
+            name: {key: _abstract(leaf, here) for key, leaf in metadata[name].items()}
             for name in _VALUES
             if metadata.get(name)
         }
@@ -185,11 +185,6 @@ class Checkpoints:
         return values
 
 
-def _abstract_of(metadata: Any) -> jax.ShapeDtypeStruct:
-    here = SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(tuple(metadata.shape), metadata.dtype, sharding=here)
-
-
 def _checksums(folder: Path) -> dict[str, int]:
     """The CRC-32 of every file of a checkpoint by its name."""
     sums = {}
@@ -201,7 +196,3 @@ def _checksums(folder: Path) -> dict[str, int]:
                     value = zlib.crc32(block, value)
             sums[str(path.relative_to(folder))] = value
     return sums
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

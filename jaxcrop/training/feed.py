@@ -40,7 +40,7 @@ def streamed(
 
     def advance(state: TrainState, steps: range):
         for step in steps:
-            batch = put_batch(next(batches), mesh, len(sampling.batch(step)))
+            batch = put_batch(next(batches), mesh, sampling.size(step))
             state, loss = train_step(state, batch, key)
             yield state, loss
 

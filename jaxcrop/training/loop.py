@@ -37,7 +37,7 @@ from jaxcrop.training.mesh import (
     put_batch,
     put_everywhere,
 )
-from jaxcrop.training.network import values_of
+from jaxcrop.training.network import Values, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.preemption import Preempted, Preemption
 from jaxcrop.training.profiling import Profile
@@ -49,6 +49,7 @@ from jaxcrop.training.step import (
     make_eval_step,
     make_statistics_step,
     make_train_step,
+    make_update,
     training_network,
 )
 
@@ -87,7 +88,8 @@ def train(run: Run, model: Segmenter) -> None:
     if start >= last:
         return
 
-    validator = _Validator(run, task, experiment, sampling)
+    validation = experiment.chips("validation", run.band_input)
+    validator = _Validator(run, task, chips, validation, batch_size=sampling.batch_size)
     with (
         closing(_log(run, start, last)) as log,
         closing(_profile(run, start)) as profile,
@@ -169,7 +171,7 @@ def _begin(
         optimizer=optimizer.init(params),
         plateau=reduce_on_plateau(config.optimizer.plateau_patience).init(jnp.zeros(())),
     )
-    state = jax.device_put(state, placement(mesh, spread=config.device.shard_parameters)(state))
+    state = jax.device_put(state, placement(state, mesh, spread=config.device.shard_parameters))
     loss = make_loss(config.loss, experiment.pixels)
     return Task(network, run.band_input, config.device.compute_dtype, loss, mesh), optimizer, state
 
@@ -186,12 +188,13 @@ def _feed(
 ) -> Advance:
     config = run.config
     placed = jax.tree.map(lambda array: array.sharding, state)
-    how = {"accumulate": config.optimizer.accumulate, "ema": config.optimizer.ema}
+    accumulate, ema = config.optimizer.accumulate, config.optimizer.ema
+    update = make_update(task, optimizer, accumulate=accumulate, ema=ema)
     key = jax.random.key(config.optimizer.seed)
     if wants_cache(chips, config.device):
-        program = make_cached_steps(task, optimizer, placed, **how)
+        program = make_cached_steps(update, placed, task.mesh)
         return cached(program, chips, sampling, key, mesh=task.mesh)
-    program = make_train_step(task, optimizer, placed, **how)
+    program = make_train_step(update, placed, task.mesh)
     workers = config.device.workers
     return streamed(program, chips, sampling, steps, key, mesh=task.mesh, workers=workers)
 
@@ -199,27 +202,34 @@ def _feed(
 class _Validator:
     """What happens between steps: statistics, validation, plateau."""
 
-    def __init__(self, run: Run, task: Task, experiment: Experiment, sampling: Sampling):
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        chips: Sequence[Chip],
+        validation: Sequence[Chip],
+        *,
+        batch_size: int,
+    ):
         self._run, self._task = run, task
-        self._chips = experiment.chips("train", run.band_input)
-        self._validation = experiment.chips("validation", run.band_input)
-        size = fitting_batch_size(sampling.batch_size, len(self._chips), task.mesh)
+        self._chips, self._validation = chips, validation
+        size = fitting_batch_size(batch_size, len(chips), task.mesh)
         # Of its own order, and of whole batches: statistics are means over the training chips.
-        self._order = Sampling(len(self._chips), size, run.config.optimizer.seed)
-        self._size = fitting_batch_size(size, len(self._validation), task.mesh)
+        self._order = Sampling(len(chips), size, run.config.optimizer.seed)
+        self._size = fitting_batch_size(size, len(validation), task.mesh)
         self._statistics = make_statistics_step(task)
-        dtype = task.dtype
         self._evaluate = make_eval_step(
-            task.network, run.band_input, dtype, run.predicted, task.mesh
+            task.network, run.band_input, task.dtype, run.predicted, task.mesh
         )
         self._plateau = reduce_on_plateau(run.config.optimizer.plateau_patience)
 
     def __call__(self, state: TrainState, log: RunLog) -> tuple[TrainState, float]:
         """The state to go on with, and the validation loss."""
-        state = dataclasses.replace(state, statistics=self._averaged(state))
+        values = state.model
+        statistics = self._averaged(values, state.statistics)
         evaluation = evaluate_chips(
             self._evaluate,
-            state.model,
+            values | statistics,
             self._validation,
             self._size,
             self._task.mesh,
@@ -236,10 +246,10 @@ class _Validator:
             picture = sample_picture(chip.image, bands, chip.label, prediction)
             log.pictures(int(state.step), f"validation/{place}", picture)
         plateau = put_everywhere(lowered, self._task.mesh)
-        return dataclasses.replace(state, plateau=plateau), loss
+        return dataclasses.replace(state, statistics=statistics, plateau=plateau), loss
 
-    def _averaged(self, state: TrainState) -> dict:
-        statistics = state.statistics
+    def _averaged(self, values: Values, statistics: Values) -> Values:
+        """The statistics over training batches at these values, or as they are."""
         mesh, size = self._task.mesh, self._order.batch_size
         count = min(self._run.config.optimizer.batchnorm_batches, len(self._chips) // size)
         if not count or not statistics:
@@ -248,8 +258,8 @@ class _Validator:
             self._chips, self._order, range(count), rows=partial(local_rows, mesh)
         )
         for k, batch in enumerate(batches):
-            values = state.model | statistics
-            statistics = self._statistics(values, put_batch(batch, mesh, size), jnp.asarray(k))
+            on_devices = put_batch(batch, mesh, size)
+            statistics = self._statistics(values | statistics, on_devices, jnp.asarray(k))
         return statistics
 
 

@@ -32,14 +32,6 @@ def cross_entropy_sum(
     return jnp.sum(loss, where=labelled), labelled.sum(dtype=jnp.float32)
 
 
-def cross_entropy(
-    logits: Float[Array, "n h w classes"], label: UInt8[Array, "n h w"]
-) -> Float[Array, ""]:
-    """Mean cross-entropy over the labelled pixels of the batch; 0 where there are none."""
-    total, count = cross_entropy_sum(logits, label)
-    return total / jnp.maximum(count, 1)
-
-
 def class_weights(
     kind: Literal["none", "inverse", "effective"], pixels: Int[np.ndarray, " classes"]
 ) -> Float[np.ndarray, " classes"]:

@@ -1,6 +1,5 @@
 """The devices as a mesh: batches split over it, parameters copied to each or spread."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -57,7 +56,7 @@ def split_over(mesh: Mesh, chips: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data") if even else PartitionSpec())
 
 
-def placement(mesh: Mesh, *, spread: bool) -> Callable[[Any], Any]:
+def placement(tree: Any, mesh: Mesh, *, spread: bool) -> Any:
     """How a tree of arrays lies on the devices, as a tree of shardings.
 
     Each array is copied to every device; or, if `spread`, divided along its longest axis that the
@@ -72,7 +71,7 @@ def placement(mesh: Mesh, *, spread: bool) -> Callable[[Any], Any]:
                     return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
         return replicated(mesh)
 
-    return lambda tree: jax.tree.map(of_array, tree)
+    return jax.tree.map(of_array, tree)
 
 
 def fitting_batch_size(wanted: int, chips: int, mesh: Mesh) -> int:

@@ -1,7 +1,8 @@
 """A run folder: what it was trained from, kept in `config.yaml`, and how to open it again."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from jaxcrop.data.bands import BandInput
 from jaxcrop.data.experiment import Experiment, plan
 from jaxcrop.data.reading import Records, open_records
 from jaxcrop.errors import InputError
-from jaxcrop.files import replacing
+from jaxcrop.files import locked, replacing
 from jaxcrop.models.keys import Keys
 from jaxcrop.models.segmenter import Segmenter, abstract_segmenter, create_segmenter
 from jaxcrop.training.checkpoints import Checkpoints, Which
@@ -103,7 +104,9 @@ class Run:
     @property
     def predicted(self) -> tuple[int, ...]:
         """The classes that are predicted: those that the training labels had, or all six."""
-        return self.classes if self.config.scoring.predict == "present" else range(NUM_CLASSES)
+        return (
+            self.classes if self.config.scoring.predict == "present" else tuple(range(NUM_CLASSES))
+        )
 
     def values(self, which: Which = "best") -> tuple[Network, Values]:
         """The trained network and its values, ready to predict."""
@@ -199,10 +202,30 @@ def start_run(
         with replacing(path) as temporary:
             temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False))
     except OSError as error:
-        raise InputError(
-            f"--run-dir {run.folder} cannot be written ({error.strerror}): choose another folder"
-        ) from error
+        raise _unwritable(run.folder, error) from error
     return run
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run folder, made if need be, against every other process until the block ends.
+
+    Raises InputError where another trains in it, or where it cannot be written.
+    """
+    busy = f"another process trains in {folder}: wait for it, or give another --run-dir"
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / ".lock", busy))
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        yield
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"--run-dir {folder} cannot be written ({error.strerror}): choose another folder"
+    )
 
 
 def _experiment(config: TrainConfig, records: Mapping[str, Records]) -> Experiment:

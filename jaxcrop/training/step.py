@@ -149,72 +149,63 @@ def batch_gradient(
     return value, gradient, statistics
 
 
-def update(
+Update = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Float[Array, ""]]]
+"""One step, to be compiled: the new state and the loss."""
+
+
+def make_update(
     task: Task,
     optimizer: optax.GradientTransformation,
-    state: TrainState,
-    batch: Batch,
-    key: PRNGKeyArray,
-    *,
-    accumulate: int,
-    ema: float | None,
-) -> tuple[TrainState, Float[Array, ""]]:
-    """One step: normalise, augment, update; the new state and the loss.
-
-    The augmentation of chip i in step k depends on the key, k and i alone.
-    """
-    chips = len(batch.label)
-    keys = jax.random.split(jax.random.fold_in(key, state.step), chips)
-    loss, gradient, statistics = batch_gradient(
-        task,
-        state.params,
-        state.frozen | state.statistics,
-        batch,
-        keys,
-        parts=math.gcd(chips, accumulate),
-    )
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-    updates = jax.tree.map(lambda change: change * state.plateau.scale, updates)
-    params = optax.apply_updates(state.params, updates)
-    average = moving_average(state.average, params, ema, state.step) if ema is not None else {}
-    new = TrainState(
-        state.step + 1,
-        params,
-        state.frozen,
-        statistics,
-        average,
-        optimizer_state,
-        state.plateau,
-    )
-    return new, loss
-
-
-def make_train_step(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    placed: TrainState,
     *,
     accumulate: int = 1,
     ema: float | None = None,
+) -> Update:
+    """The step that normalises, augments and updates.
+
+    The augmentation of chip i in step k depends on the key, k and i alone.
+    """
+
+    def update(state: TrainState, batch: Batch, key: PRNGKeyArray):
+        chips = len(batch.label)
+        keys = jax.random.split(jax.random.fold_in(key, state.step), chips)
+        loss, gradient, statistics = batch_gradient(
+            task,
+            state.params,
+            state.frozen | state.statistics,
+            batch,
+            keys,
+            parts=math.gcd(chips, accumulate),
+        )
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        updates = jax.tree.map(lambda change: change * state.plateau.scale, updates)
+        params = optax.apply_updates(state.params, updates)
+        average = moving_average(state.average, params, ema, state.step) if ema is not None else {}
+        new = TrainState(
+            state.step + 1,
+            params,
+            state.frozen,
+            statistics,
+            average,
+            optimizer_state,
+            state.plateau,
+        )
+        return new, loss
+
+    return update
+
+
+def make_train_step(
+    update: Update, placed: TrainState, mesh: Mesh
 ) -> Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Float[Array, ""]]]:
     """The compiled step for batches that the host sends.
 
     `placed` are the shardings of the state. The old state's memory is reused.
     """
-
-    def step(state: TrainState, batch: Batch, key: PRNGKeyArray):
-        return update(task, optimizer, state, batch, key, accumulate=accumulate, ema=ema)
-
-    return jax.jit(step, donate_argnums=0, out_shardings=(placed, replicated(task.mesh)))
+    return jax.jit(update, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
 
 
 def make_cached_steps(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    placed: TrainState,
-    *,
-    accumulate: int = 1,
-    ema: float | None = None,
+    update: Update, placed: TrainState, mesh: Mesh
 ) -> Callable[..., tuple[TrainState, Float[Array, " steps"]]]:
     """Many steps as one program, for chips that lie on the device: (state, chips, order, key).
 
@@ -222,16 +213,15 @@ def make_cached_steps(
     """
 
     def steps(state: TrainState, chips: Batch, order: Int[Array, "steps n"], key: PRNGKeyArray):
-        where = split_over(task.mesh, order.shape[1])
+        where = split_over(mesh, order.shape[1])
 
         def one(state: TrainState, chosen: Int[Array, " n"]):
             chosen = jax.lax.with_sharding_constraint(chosen, where)
-            batch = Batch(*(jnp.take(part, chosen, axis=0) for part in chips))
-            return update(task, optimizer, state, batch, key, accumulate=accumulate, ema=ema)
+            return update(state, Batch(*(jnp.take(part, chosen, axis=0) for part in chips)), key)
 
         return jax.lax.scan(one, state, order)
 
-    return jax.jit(steps, donate_argnums=0, out_shardings=(placed, replicated(task.mesh)))
+    return jax.jit(steps, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
 
 
 def make_statistics_step(task: Task) -> Callable[[Values, Batch, Int32[Array, ""]], Values]:

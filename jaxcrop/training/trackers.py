@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxcrop.errors import InputError
+from jaxcrop.errors import InputError, first_line
 from jaxcrop.files import replacing
 
 _PROJECT = "jaxcrop"
@@ -70,7 +70,7 @@ class WeightsAndBiases:
             )
         except self._wandb.Error as error:
             raise InputError(
-                f"--trackers wandb could not start ({_first_line(error)}): run `wandb login`, or "
+                f"--trackers wandb could not start ({first_line(error)}): run `wandb login`, or "
                 "set WANDB_MODE=offline"
             ) from error
 
@@ -104,7 +104,7 @@ class MLflow:
                 self._client.update_run(run_id, status="RUNNING")
         except mlflow.exceptions.MlflowException as error:
             raise InputError(
-                f"--trackers mlflow could not start ({_first_line(error)}): check "
+                f"--trackers mlflow could not start ({first_line(error)}): check "
                 f"MLFLOW_TRACKING_URI, now {uri}"
             ) from error
         self.run_id = run_id
@@ -152,7 +152,3 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = str(value) if isinstance(value, Path | tuple) else value
     return flat
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

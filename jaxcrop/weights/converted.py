@@ -109,9 +109,9 @@ def load_weights(model: "Segmenter", path: str | Path, *, upsample: bool = True)
 
     The model may be abstract (made by `nnx.eval_shape`). Its backbone is filled, and its decoder
     with whatever the weights have of one of the same kind, without its upsampling layers unless
-    `upsample`. A three-channel ImageNet stem is
-    extended to the model's channels (weights_spec 4), a position embedding of another grid is
-    resized (weights_spec 5.2). Raises InputError, naming both sides, unless names and shapes agree.
+    `upsample`. A three-channel ImageNet stem is extended to the model's channels (weights_spec 4),
+    a position embedding of another grid is resized (weights_spec 5.2). Raises InputError, naming
+    both sides, unless names and shapes agree.
     """
     import jax  # noqa: PLC0415
 

@@ -27,6 +27,7 @@ def test_replacement_draws_a_pass_as_torchgeo_does():
     sampling = Sampling(810, 128, seed=0, how="replacement")
     assert sampling.steps(100) == 700
     assert [len(batch) for batch in _batches(sampling, 8)] == [128] * 6 + [42, 128]
+    assert [sampling.size(step) for step in range(8)] == [128] * 6 + [42, 128]
     drawn = np.bincount(list(chain(*_batches(sampling, 7))), minlength=810)
     # Of n draws among n, a share of 1/e is never drawn.
     assert abs((drawn == 0).mean() - np.exp(-1)) < 0.05

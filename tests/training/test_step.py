@@ -31,6 +31,7 @@ from jaxcrop.training.step import (
     make_eval_step,
     make_statistics_step,
     make_train_step,
+    make_update,
     training_network,
 )
 
@@ -74,13 +75,17 @@ def _begin(mesh, tune="full", dtype="float32", *, ema=None, spread=False, **sett
         optimizer=optimizer.init(params),
         plateau=reduce_on_plateau(1).init(jnp.zeros(())),
     )
-    state = jax.device_put(state, placement(mesh, spread=spread)(state))
+    state = jax.device_put(state, placement(state, mesh, spread=spread))
     loss = make_loss(LossConfig(), np.ones(6, int))
     return Task(network, BANDS, dtype, loss, mesh), optimizer, state
 
 
 def _placed(state):
     return jax.tree.map(lambda array: array.sharding, state)
+
+
+def _train_step(task, optimizer, state, **how):
+    return make_train_step(make_update(task, optimizer, **how), _placed(state), task.mesh)
 
 
 def _put(batch, mesh):
@@ -98,7 +103,7 @@ def _close(one, two, rtol=1e-4, atol=1e-6):
 
 def _step(mesh, batch, *, steps=1, accumulate=1, ema=None, **settings):
     task, optimizer, state = _begin(mesh, ema=ema, **settings)
-    step = make_train_step(task, optimizer, _placed(state), accumulate=accumulate, ema=ema)
+    step = _train_step(task, optimizer, state, accumulate=accumulate, ema=ema)
     for _ in range(steps):
         state, loss = step(state, _put(batch, mesh), jax.random.key(0))
     return state, float(loss)
@@ -191,14 +196,14 @@ def test_steps_on_cached_chips_equal_those_on_batches_sent():
     order = np.random.default_rng(1).integers(0, 12, (5, 4)).astype(np.int32)
     key = jax.random.key(3)
     task, optimizer, state = _begin(mesh)
-    step = make_train_step(task, optimizer, _placed(state))
+    step = _train_step(task, optimizer, state)
     losses = []
     for chosen in order:
         batch = Batch(*(part[chosen] for part in everything))
         state, loss = step(state, _put(batch, mesh), key)
         losses.append(float(loss))
     task, optimizer, begun = _begin(mesh)
-    steps = make_cached_steps(task, optimizer, _placed(begun))
+    steps = make_cached_steps(make_update(task, optimizer), _placed(begun), mesh)
     cached, got = steps(begun, put_everywhere(everything, mesh), put_everywhere(order, mesh), key)
     np.testing.assert_allclose(got, losses, rtol=1e-5)
     _close(state.optimizer[0][0].mu, cached.optimizer[0][0].mu, rtol=1e-3, atol=1e-5)
@@ -237,7 +242,7 @@ def test_in_bfloat16_only_the_network_is_narrow():
     batch, results = _put(_batch(0), mesh), []
     for dtype in ("float32", "bfloat16"):
         task, optimizer, state = _begin(mesh, dtype=dtype)
-        step = make_train_step(task, optimizer, _placed(state))
+        step = _train_step(task, optimizer, state)
         state, loss = step(state, batch, jax.random.key(0))
         rest = make_statistics_step(task)(state.model, batch, jnp.asarray(0))
         evaluate = make_eval_step(task.network, BANDS, dtype, range(1, 6), mesh)
@@ -257,7 +262,7 @@ def test_frozen_means_frozen(tune):
     mesh = _one_device()
     task, optimizer, state = _begin(mesh, tune)
     before = {name: np.asarray(value) for name, value in state.model.items()}
-    step = make_train_step(task, optimizer, _placed(state))
+    step = _train_step(task, optimizer, state)
     for seed in range(2):
         batch = _put(_batch(seed), mesh)
         state, _ = step(state, batch, jax.random.key(0))
