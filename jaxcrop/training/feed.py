@@ -73,7 +73,8 @@ def cached(
 def wants_cache(chips: Sequence[Chip], config: DeviceConfig) -> bool:
     """Whether the chips are to lie on the device: as `config` says, or where there is room.
 
-    A CPU gains nothing: its own memory is the device's.
+    A CPU gains nothing, since its own memory is the device's, and loses much: its convolutions are
+    slow in a loop of XLA's.
     """
     if config.device_cache != "auto":
         return config.device_cache == "on"
