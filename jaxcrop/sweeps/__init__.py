@@ -1,0 +1,1 @@
+"""Studies of many runs: which cells there are, who computes them, and what came out."""
