@@ -7,7 +7,7 @@ class 0 (ignore) are never counted, so row 0 is zero; column 0 counts valid pixe
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int, Integer
+from jaxtyping import Float, Int, Integer
 
 if TYPE_CHECKING:
     from jax import Array
@@ -39,7 +39,7 @@ def confusion_matrix(
     )
 
 
-def metrics(confusion: Integer[np.ndarray, "k k"]) -> dict[str, float]:
+def metrics(confusion: Integer[np.ndarray, "*n k k"]) -> dict[str, Float[np.ndarray, "*n"] | float]:
     """Accuracy, F1, precision, recall and Jaccard index as `overall_`, `average_` and `present_*`.
 
     `overall_` (micro) counts all pixels alike; `average_` (macro) averages over the classes that
@@ -49,35 +49,38 @@ def metrics(confusion: Integer[np.ndarray, "k k"]) -> dict[str, float]:
     the classes that occur in the labels, so that stray predictions do not change its denominator.
     The Jaccard index is also called intersection over union (IoU). `kappa` is Cohen's: how much of
     the agreement that chance leaves open is reached. Where there is nothing to average (no valid
-    pixel), the value is NaN.
+    pixel), the value is NaN. One matrix gives numbers, a stack of them arrays.
     """
-    confusion = np.asarray(confusion, np.int64)
-    hits, truth, guess = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     of_class = per_class(confusion)
+    hits = np.diagonal(np.asarray(confusion, np.int64), axis1=-2, axis2=-1)
+    truth, guess = of_class["truth"], of_class["guess"]
     scores = {"accuracy": of_class["recall"], **{name: of_class[name] for name in _PER_CLASS}}
-    real = np.arange(len(confusion)) != 0
+    real = np.arange(hits.shape[-1]) != 0
+    total, right = truth.sum(axis=-1), hits.sum(axis=-1)
     values = {}
     for name, score in scores.items():
         occurs = (truth + guess > 0) & (real if name == "jaccard" else True)
         # Over all classes there are as many misses as false alarms: four of the five coincide.
-        pixels = (truth + guess - hits)[real].sum() if name == "jaccard" else truth.sum()
-        values[f"overall_{name}"] = _ratio(hits.sum(), pixels, np.nan)
-        values[f"average_{name}"] = _mean(score[occurs])
-        values[f"present_{name}"] = _mean(score[truth > 0])
-    total = truth.sum()
-    chance = (_ratio(truth, total) * _ratio(guess, total)).sum()  # products of counts overflow
-    values["kappa"] = (_ratio(hits.sum(), total, np.nan) - chance) / (1 - chance or np.nan)
-    return {name: float(value) for name, value in values.items()}
+        pixels = (truth + guess - hits)[..., real].sum(axis=-1) if name == "jaccard" else total
+        values[f"overall_{name}"] = _ratio(right, pixels, np.nan)
+        values[f"average_{name}"] = _mean(score, occurs)
+        values[f"present_{name}"] = _mean(score, truth > 0)
+    # products of counts overflow
+    chance = (_ratio(truth, total[..., None]) * _ratio(guess, total[..., None])).sum(axis=-1)
+    agreement = _ratio(right, total, np.nan)
+    values["kappa"] = (agreement - chance) / np.where(chance == 1, np.nan, 1 - chance)
+    return {name: value if value.ndim else float(value) for name, value in values.items()}
 
 
-def per_class(confusion: Integer[np.ndarray, "k k"]) -> dict[str, np.ndarray]:
+def per_class(confusion: Integer[np.ndarray, "*n k k"]) -> dict[str, np.ndarray]:
     """Recall, precision, F1 and Jaccard index (IoU) of each class, and its pixels.
 
     `truth` and `guess` count the pixels labelled and predicted as the class. A score without
     pixels to count is 0.
     """
     confusion = np.asarray(confusion, np.int64)
-    hits, truth, guess = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    truth, guess = confusion.sum(axis=-1), confusion.sum(axis=-2)
     return {
         "truth": truth,
         "guess": guess,
@@ -92,5 +95,5 @@ def _ratio(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarra
     return np.where(whole > 0, part / np.maximum(whole, 1), empty)
 
 
-def _mean(score: np.ndarray) -> float:
-    return score.mean() if len(score) else np.nan
+def _mean(score: np.ndarray, among: np.ndarray) -> np.ndarray:
+    return _ratio(np.where(among, score, 0).sum(axis=-1), among.sum(axis=-1), np.nan)

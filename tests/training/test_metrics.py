@@ -119,6 +119,15 @@ def test_counts_beyond_float32():
     assert metrics(confusion)["overall_accuracy"] == 2**40 / (2**40 + 1) < 1
 
 
+def test_a_stack_of_matrices_has_the_values_of_each():
+    matrices = np.stack([count(*of_chip) for of_chip in CHIPS.values()])
+    matrices[3] = 0
+    stacked = metrics(matrices.reshape(2, -1, K, K))
+    for place, matrix in zip(np.ndindex(2, len(CHIPS) // 2), matrices, strict=True):
+        for name, value in metrics(matrix).items():
+            np.testing.assert_array_equal(stacked[name][place], value)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_confusion_matrix_counts_pixels(dtype, compiled):
