@@ -49,6 +49,10 @@ class ModelConfig:
     bands: tuple[str, ...] | None = None
     """Bands to see, with `--weights random` only (default: the bands the family was trained on)."""
 
+    def __post_init__(self):
+        if self.bands is not None and self.weights != "random":
+            raise InputError("--bands needs --weights random: pretrained weights fix their bands")
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -310,10 +314,6 @@ def _check(config: TrainConfig) -> None:
         (
             data.setting != "ood+id" and data.ood_mode == "pretrain",
             "--ood-mode pretrain needs --setting ood+id",
-        ),
-        (
-            model.bands is not None and model.weights != "random",
-            "--bands needs --weights random: pretrained weights fix their bands",
         ),
         (
             config.tuning.tune == "lora" and not model.architecture.startswith(("vit", "swin")),

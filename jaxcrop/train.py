@@ -3,17 +3,12 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jaxcrop.cli import exit_on_input_error
 from jaxcrop.config import TrainConfig
 from jaxcrop.errors import InputError
 from jaxcrop.presets import parse_train_config
 from jaxcrop.regions import REGIONS
-
-if TYPE_CHECKING:
-    from jaxcrop.data.bands import BandInput
-    from jaxcrop.models.segmenter import Segmenter
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,6 +45,7 @@ def _train_and_evaluate(config: TrainConfig) -> None:
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
     from jaxcrop.data.paths import default_data_dir  # noqa: PLC0415
     from jaxcrop.data.reading import find_records  # noqa: PLC0415
+    from jaxcrop.training.beginning import Beginning  # noqa: PLC0415
     from jaxcrop.training.loop import train  # noqa: PLC0415
     from jaxcrop.training.mesh import is_first_process  # noqa: PLC0415
     from jaxcrop.training.runs import create_model, held, start_run  # noqa: PLC0415
@@ -59,7 +55,7 @@ def _train_and_evaluate(config: TrainConfig) -> None:
     variant = config.data.variant
     datasets = {region: REGIONS[region].dataset for region in config.data.regions}
     records = {r: find_records(data_dir, name, variant) for r, name in datasets.items()}
-    beginning = _Beginning(config)
+    beginning = Beginning(config.model)
     missing = [
         f"the records of {dataset} in {data_dir}, variant {variant} (`python -m jaxcrop.data build "
         f"{dataset} --source DIR` builds them, or --demo draws a synthetic region)"
@@ -79,81 +75,6 @@ def _train_and_evaluate(config: TrainConfig) -> None:
         score_run(
             run, "test", config.scoring.test_checkpoint, batch_size=config.optimizer.batch_size
         )
-
-
-class _Beginning:
-    """The weights that a run begins with: random, published, converted, or another run's."""
-
-    def __init__(self, config: TrainConfig):
-        from jaxcrop import weights  # noqa: PLC0415
-
-        chosen = config.model
-        self._config = chosen
-        self._run = self._folder = None
-        self.missing: list[str] = []
-        name = chosen.weights
-        if name == "published":
-            name = weights.default_weights(chosen.backbone, chosen.architecture).name
-        if name == "random":
-            self.backbone = {"family": chosen.backbone, "source": "random"}
-            self.band_input = weights.band_input(chosen.backbone, chosen.bands)
-        elif name in weights.CATALOGUE:
-            published = weights.CATALOGUE[name]
-            self._check(name, backbone=published.family, architecture=published.architecture)
-            self._folder = weights.find(name)
-            if self._folder is None:
-                self.missing = [
-                    f"the published weights {name} (`python -m weights_convert fetch {name}` gets "
-                    "them, or --weights random does without)"
-                ]
-        elif (Path(name) / "config.yaml").is_file():
-            self._take_run(Path(name))
-        else:
-            self._folder = Path(name)
-        if self._folder is not None:
-            manifest, self.band_input = weights.read_manifest(self._folder)
-            self._check(
-                str(self._folder),
-                backbone=manifest["family"],
-                architecture=manifest["architecture"],
-            )
-            self.backbone = {key: value for key, value in manifest.items() if key != "dropped"}
-
-    def _take_run(self, folder: Path) -> None:
-        from jaxcrop.training.runs import open_run  # noqa: PLC0415
-
-        self._run = open_run(folder)
-        model = self._run.config.model
-        self._check(
-            str(folder),
-            backbone=model.backbone,
-            architecture=model.architecture,
-            decoder=model.decoder,
-        )
-        self.band_input: BandInput = self._run.band_input
-        chips = self._run.data["chips"]
-        self.backbone = {**self._run.backbone, "trained_on": {"chips": chips}}
-
-    def _check(self, weights: str, **found: str) -> None:
-        """Raise InputError where `weights` are of another kind than the arguments say."""
-        for name, value in found.items():
-            if value != getattr(self._config, name):
-                raise InputError(
-                    f"{weights} holds weights of {value}, not {getattr(self._config, name)}: give "
-                    f"--{name} {value}, or other --weights"
-                )
-
-    def fill(self, model: "Segmenter") -> None:
-        """Put the weights into `model`, which has random ones."""
-        from jaxcrop import weights  # noqa: PLC0415
-
-        if self._run is not None:
-            from flax import nnx  # noqa: PLC0415
-
-            nnx.update(model, nnx.state(self._run.model(), (nnx.Param, nnx.BatchStat)))
-        elif self._folder is not None:
-            upsample = self._config.upsample == "published"
-            weights.load_weights(model, self._folder, upsample=upsample)
 
 
 def _default_run_dir(config: TrainConfig) -> Path:

@@ -10,8 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import yaml
-from flax import nnx
-from jaxtyping import Array, PRNGKeyArray, UInt16
+from jaxtyping import Array, UInt16
 
 from jaxcrop.config import ARCHITECTURE_TITLES, DECODER_TITLES, TrainConfig
 from jaxcrop.crops import NUM_CLASSES
@@ -21,8 +20,7 @@ from jaxcrop.data.experiment import Experiment, plan
 from jaxcrop.data.reading import Records, open_records
 from jaxcrop.errors import InputError
 from jaxcrop.files import locked, replacing
-from jaxcrop.models.keys import Keys
-from jaxcrop.models.segmenter import Segmenter, abstract_segmenter, create_segmenter
+from jaxcrop.models.segmenter import Segmenter, abstract_segmenter, random_segmenter
 from jaxcrop.training.checkpoints import Checkpoints, Which
 from jaxcrop.training.mesh import is_first_process
 from jaxcrop.training.network import Network, Values, values_of
@@ -89,7 +87,7 @@ class Run:
 
     @property
     def model_arguments(self) -> tuple[str, str, int, int]:
-        """What `create_segmenter` and `abstract_segmenter` need to know."""
+        """What `random_segmenter` and `abstract_segmenter` need to know."""
         model = self.config.model
         return model.architecture, model.decoder, len(self.band_input.bands), NUM_CLASSES
 
@@ -138,16 +136,7 @@ class Run:
 
 def create_model(run: Run) -> Segmenter:
     """The model of `run` as it begins, with the random weights of the run's seed."""
-
-    def create(key: PRNGKeyArray) -> nnx.State:
-        model = create_segmenter(*run.model_arguments, rngs=Keys(key))
-        return nnx.state(model, (nnx.Param, nnx.BatchStat))
-
-    # It runs once: compiling it without optimisation takes 10 s instead of 23 s on two cores.
-    draw = jax.jit(create, compiler_options={"xla_backend_optimization_level": 0})
-    model = abstract_segmenter(*run.model_arguments)
-    nnx.update(model, draw(jax.random.key(run.config.optimizer.seed)))
-    return model
+    return random_segmenter(*run.model_arguments, seed=run.config.optimizer.seed)
 
 
 def start_run(
