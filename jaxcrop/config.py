@@ -1,9 +1,10 @@
 """Every setting of a training run and its default, which YAML and the command line override."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from jaxcrop.errors import InputError
 from jaxcrop.regions import REGIONS
@@ -239,8 +240,11 @@ class TrainConfig:
     def of(cls, **settings: Any) -> "TrainConfig":
         """The configuration with these settings, named as on the command line.
 
-        Raises TypeError for a name that no setting has.
+        Raises TypeError for a name that no setting has, InputError for a value that it cannot have.
         """
+        for name in ("data_dir", "run_dir"):
+            if settings.get(name) is not None:
+                settings[name] = Path(settings[name])
         parts = {}
         for part in dataclasses.fields(cls):
             if part.name in PARTS:
@@ -291,9 +295,35 @@ _RANGES = (
 )
 
 
+def _choices(kind: Any) -> tuple[str, ...]:
+    """What a setting of this type may be, where it is one of several words, or a tuple of such."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next(filter(None, map(_choices, get_args(kind))), ())
+
+
+_CHOICES = {
+    field.name: choices
+    for kind in (TrainConfig, *PARTS.values())
+    for field in dataclasses.fields(kind)
+    if (choices := _choices(field.type))
+}
+
+
+def unknown_words(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+    """Every setting that is none of the words it may be: its name, the word, and those."""
+    for name, choices in _CHOICES.items():
+        value = settings.get(name)
+        for word in value if isinstance(value, tuple | list) else (value,):
+            if word is not None and word not in choices:
+                yield name, word, choices
+
+
 def _check(config: TrainConfig) -> None:
     """Raise InputError where a setting is out of its range or at odds with another."""
     settings = config.settings()
+    for name, word, choices in unknown_words(settings):
+        raise InputError(f"--{flag(name)} must be one of {', '.join(choices)}, not {word}")
     for name, holds, words in _RANGES:
         if settings[name] is not None and not holds(settings[name]):
             raise InputError(f"--{flag(name)} must be {words}, not {settings[name]}")

@@ -29,10 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_input_error():
         config = tyro.cli(EvaluateConfig, args=argv, prog="python -m jaxcrop.evaluate")
         # Heavy imports wait until the arguments are known to be right: --help answers at once.
-        from jaxcrop.training.runs import open_run  # noqa: PLC0415
-        from jaxcrop.training.scores import score_run  # noqa: PLC0415
+        from jaxcrop.trained import load_run  # noqa: PLC0415
 
-        score_run(open_run(config.run), config.split, config.checkpoint, config.batch_size)
+        load_run(config.run, config.checkpoint).evaluate(config.split, batch_size=config.batch_size)
 
 
 if __name__ == "__main__":

@@ -49,16 +49,13 @@ def predict(config: PredictConfig) -> None:
     """Map `config.scene` by the trained model of `config.run`; print the area of each crop."""
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
     from jaxcrop.figures import check_picture_path, map_figure, save_figure  # noqa: PLC0415
-    from jaxcrop.mapping.scene import map_scene  # noqa: PLC0415
+    from jaxcrop.trained import load_run  # noqa: PLC0415
     from jaxcrop.training.logging import progress_line  # noqa: PLC0415
-    from jaxcrop.training.runs import open_run  # noqa: PLC0415
 
-    run = open_run(config.run)
+    trained = load_run(config.run, config.checkpoint)
     if config.picture is not None:
         check_picture_path(config.picture)
-    summary = map_scene(
-        run.logits_fn(config.checkpoint),
-        run.band_input,
+    summary = trained.map_scene(
         config.scene,
         config.out,
         confidence=config.confidence,
@@ -66,10 +63,9 @@ def predict(config: PredictConfig) -> None:
         offset=config.offset,
         overlap=config.overlap,
         batch_size=config.batch_size,
-        note=f"crop map, {run.title}",
         progress=lambda done, total: progress_line(f"{done}/{total} windows", done == total),
     )
-    print(f"{config.out}: {run.title}")
+    print(f"{config.out}: {trained.title}")
     print(summary)
     if config.picture is not None:
         figure = map_figure(
@@ -78,7 +74,7 @@ def predict(config: PredictConfig) -> None:
             bands=config.bands,
             offset=config.offset,
             truth=config.truth,
-            title=run.title,
+            title=trained.title,
         )
         save_figure(figure, config.picture)
         print(f"{config.picture}: the scene and its map")

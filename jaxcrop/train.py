@@ -14,8 +14,7 @@ from jaxcrop.regions import REGIONS
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and evaluate as the arguments say; `--demo` draws the data and maps a scene as well."""
     with exit_on_input_error():
-        config = parse_train_config(argv)
-        config = config.replaced(run_dir=config.log.run_dir or _default_run_dir(config))
+        config = _with_run_dir(parse_train_config(argv))
         if config.demo:
             from jaxcrop import demo  # noqa: PLC0415
 
@@ -24,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             train_and_evaluate(config)
 
 
-def train_and_evaluate(config: TrainConfig) -> None:
-    """Train in the run folder of `config` and evaluate on the region's test chips.
+def train_and_evaluate(config: TrainConfig) -> Path:
+    """Train in the run folder of `config`, evaluate on the region's test chips; returns the folder.
 
     `--ood-mode pretrain` first does the same on the other regions, in RUN/pretraining. Raises
     InputError naming everything that is missing, records and weights, before any work.
@@ -33,12 +32,14 @@ def train_and_evaluate(config: TrainConfig) -> None:
     from jaxcrop.training.mesh import prepare_devices  # noqa: PLC0415
 
     prepare_devices(config.device)
+    config = _with_run_dir(config)
     if config.data.ood_mode == "pretrain":
         first = config.log.run_dir / "pretraining"
         others = {"setting": "ood", "ood_mode": "mix", "budget": None}
         _train_and_evaluate(config.replaced(**others, run_dir=first))
         config = config.replaced(weights=str(first))
     _train_and_evaluate(config)
+    return config.log.run_dir
 
 
 def _train_and_evaluate(config: TrainConfig) -> None:
@@ -77,14 +78,17 @@ def _train_and_evaluate(config: TrainConfig) -> None:
         )
 
 
-def _default_run_dir(config: TrainConfig) -> Path:
+def _with_run_dir(config: TrainConfig) -> TrainConfig:
+    """The configuration with a run folder: the one it names, or the one that its settings name."""
+    if config.log.run_dir is not None:
+        return config
     model, data = config.model, config.data
     parts = [data.region, model.backbone, model.architecture, model.decoder]
     if data.setting != "id":
         parts.append(data.setting)
     if data.budget is not None:
         parts.append(str(data.budget))
-    return Path("runs") / "-".join(parts + ["demo"] * config.demo)
+    return config.replaced(run_dir=Path("runs") / "-".join(parts + ["demo"] * config.demo))
 
 
 if __name__ == "__main__":

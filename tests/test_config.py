@@ -32,6 +32,7 @@ def test_settings_go_by_their_names_alone():
     assert (config.optimizer.steps, config.loss.loss) == (3, ("dice",))
     assert TrainConfig.of(**config.settings()) == config
     assert config.replaced(steps=4) == _africa(steps=4, loss=("dice",), run_dir=Path("runs"))
+    assert config == _africa(steps=3, loss=("dice",), run_dir="runs")
     with pytest.raises(TypeError, match="stepz"):
         _africa(stepz=3)
 
@@ -51,6 +52,9 @@ def test_settings_go_by_their_names_alone():
         ({"ema": 1.0}, "--ema must be from 0 to below 1, not 1.0"),
         ({"learning_rate": float("nan")}, "--learning-rate must be above 0"),
         ({"clip_norm": 0.0}, "--clip-norm must be above 0"),
+        ({"tune": "Full"}, "--tune must be one of frozen, full, .*, not Full"),
+        ({"loss": ["dice", "dise"]}, "--loss must be one of .*, not dise"),
+        ({"setting": "ood", "training_regions": ("mars",)}, "--training-regions must be one of"),
     ],
 )
 def test_settings_out_of_range_or_at_odds_are_refused(settings, sentence):

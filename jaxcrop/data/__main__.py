@@ -10,7 +10,6 @@ import tyro
 from jaxcrop.cli import exit_on_input_error
 from jaxcrop.data.build import build, builder_class
 from jaxcrop.data.paths import default_data_dir
-from jaxcrop.errors import InputError
 from jaxcrop.regions import REGIONS
 
 Dataset = tyro.conf.Positional[str]
@@ -118,17 +117,9 @@ class _OfRecords:
 
     def records(self):
         """The records that the arguments name. Raises InputError where they are not built."""
-        builder_class(self.dataset)  # names a dataset that is unknown
-        from jaxcrop.data.reading import find_records  # noqa: PLC0415
+        from jaxcrop.data.loading import built_records  # noqa: PLC0415
 
-        data_dir = self.data_dir or default_data_dir()
-        records = find_records(data_dir, self.dataset, self.variant)
-        if records is None:
-            raise InputError(
-                f"{data_dir} holds no records of {self.dataset}, variant {self.variant}: build "
-                f"them with `python -m jaxcrop.data build {self.dataset} --source DIR`"
-            )
-        return records
+        return built_records(self.dataset, self.data_dir, self.variant)
 
 
 @dataclass(frozen=True)

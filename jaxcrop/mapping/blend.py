@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from jaxcrop.mapping.windows import Windows
 
@@ -18,6 +18,15 @@ def probabilities(logits: Float[np.ndarray, "h w k"]) -> Float32[np.ndarray, "cl
     np.exp(plane, out=plane)
     plane /= plane.sum(axis=0)
     return plane
+
+
+def most_probable(
+    strip: Float32[np.ndarray, "classes h w"],
+) -> tuple[UInt8[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """The class of each pixel and its probability; class 0 where there is no data."""
+    best = strip.max(axis=0)
+    # Probabilities of a valid pixel add up to 1; those of a pixel without data are all 0.
+    return np.where(best > 0, strip.argmax(axis=0) + 1, 0).astype(np.uint8), best
 
 
 def taper(size: int, overlap: int) -> Float[np.ndarray, " size"]:

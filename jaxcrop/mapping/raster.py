@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from jaxcrop.data.bands import BandInput
 from jaxcrop.errors import InputError
+from jaxcrop.mapping.planes import check_offset, digital_numbers
 
 BAND_NAME = re.compile(r"\s*B0?([1-9]|1[0-2]|8A)(?![0-9A-Z])", re.IGNORECASE)
 """How files spell a Sentinel-2 band: B04, B4, b04, "B4, central wavelength 665 nm"."""
@@ -58,12 +59,7 @@ class Scene:
                 f"{self.path} cannot be read in rows {row} to {row + height - 1}: "
                 "it is truncated or damaged, fetch it again"
             ) from error
-        valid = (raw != 0).any(axis=0)
-        if self.source.nodata is not None:
-            valid &= (raw != self.source.nodata).any(axis=0)
-        dn = np.maximum(raw, 0).astype(np.uint16)
-        dn = np.maximum(dn, self.offset) - np.uint16(self.offset)
-        return np.moveaxis(dn, 0, -1), valid
+        return digital_numbers(np.moveaxis(raw, 0, -1), self.offset, self.source.nodata)
 
 
 @contextmanager
@@ -76,11 +72,7 @@ def open_scene(
     `offset` is subtracted from every DN (1000 for processing baseline 04.00 and later).
     Raises InputError where the file is no georeferenced 16-bit raster or lacks a band.
     """
-    if not 0 <= offset <= np.iinfo(np.uint16).max:
-        raise InputError(
-            f"offset {offset} is not a number of DN to subtract: give 1000 for a scene of "
-            "processing baseline 04.00 or later, else 0"
-        )
+    check_offset(offset)
     if not path.is_file():
         raise InputError(f"{path} is not a file: give the path of a GeoTIFF scene")
     with ExitStack() as stack:
@@ -94,7 +86,8 @@ def open_scene(
                 f"{path} cannot be opened as a raster: give a GeoTIFF that is complete"
             ) from error
         _check_pixels(path, source)
-        names = _band_names(path, source, bands)
+        bands = _described_bands(path, source) if bands is None else bands
+        names = band_names(bands, source.count, str(path))
         yield Scene(path, source, band_input.indices(names, str(path)), offset)
 
 
@@ -114,24 +107,28 @@ def _check_pixels(path: Path, source: rasterio.DatasetReader) -> None:
             )
 
 
-def _band_names(
-    path: Path, source: rasterio.DatasetReader, bands: Sequence[str] | None
-) -> list[str]:
-    if bands is None:
-        names = [band_name(description or "") for description in source.descriptions]
-        if not any(map(BAND_NAME.match, names)):
-            raise InputError(
-                f"{path} does not name its bands: list them in the file's order, "
-                "for example --bands B02 B03 B04 B08"
-            )
-    else:
-        names = [band_name(band) for band in bands]
-        if len(names) != source.count:
-            raise InputError(f"{path} has {source.count} bands but {len(names)} names are given")
+def _described_bands(path: Path, source: rasterio.DatasetReader) -> list[str]:
+    names = [description or "" for description in source.descriptions]
+    if not any(map(BAND_NAME.match, names)):
+        raise InputError(
+            f"{path} does not name its bands: list them in the file's order, "
+            "for example --bands B02 B03 B04 B08"
+        )
+    return names
+
+
+def band_names(bands: Sequence[str], count: int, source: str) -> list[str]:
+    """Our spelling of the names of all `count` bands of `source`.
+
+    Raises InputError where there are more or fewer, or one comes twice.
+    """
+    names = [band_name(band) for band in bands]
+    if len(names) != count:
+        raise InputError(f"{source} has {count} bands but {len(names)} names are given")
     twice = sorted({name for name in names if BAND_NAME.match(name) and names.count(name) > 1})
     if twice:
         raise InputError(
-            f"{path} has band {', '.join(twice)} more than once: give a scene of a single date"
+            f"{source} has band {', '.join(twice)} more than once: give a scene of a single date"
         )
     return names
 

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from jaxtyping import Array, UInt16
 
-from jaxcrop.config import ARCHITECTURE_TITLES, DECODER_TITLES, TrainConfig
+from jaxcrop.config import ARCHITECTURE_TITLES, DECODER_TITLES, TrainConfig, unknown_words
 from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.data.augment import normalise
 from jaxcrop.data.bands import BandInput
@@ -242,16 +242,14 @@ def open_run(folder: Path) -> Run:
         content = yaml.safe_load(path.read_text())
         settings, model = content["config"], content["model"]
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        for name, word, known in unknown_words(settings):
+            raise InputError(
+                f"{path} names the {name} {word}, which this version of jaxcrop does not know: it "
+                f"knows {', '.join(known)}"
+            )
         config = TrainConfig.of(**settings)
         if _settings(config).keys() != settings.keys() or "records" not in content["data"]:
             raise KeyError("a setting is missing")
-        known = {"architecture": ARCHITECTURE_TITLES, "decoder": DECODER_TITLES}
-        for part, names in known.items():
-            if settings[part] not in names:
-                raise InputError(
-                    f"{path} names the {part} {settings[part]}, which this version of jaxcrop does "
-                    f"not know: it knows {', '.join(names)}"
-                )
         band_input = BandInput(
             *(tuple(model[field]) for field in ("bands", "offset", "divisor")), model["clip"]
         )
