@@ -4,13 +4,15 @@ Parameters are float32; a layer computes in the type of its input, so that an im
 makes the whole model compute in bfloat16. Statistics and softmax are taken in float32 at least.
 """
 
-from collections.abc import Callable, Sequence
+from functools import partial
+from math import gcd
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.nn import initializers
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 kaiming_normal_fan_out = initializers.variance_scaling(2.0, "fan_out", "normal")
 kaiming_uniform_fan_in = initializers.variance_scaling(2.0, "fan_in", "uniform")
@@ -27,43 +29,67 @@ def add_bias(x: Float[Array, "*n c"], bias: Float[Array, " c"]) -> Float[Array, 
     return (widened(x) + bias).astype(x.dtype)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(
     x: Float[Array, "b h w i"],
     kernel: Float[Array, "kh kw i o"],
     stride: int,
-    padding: Sequence[tuple[int, int]],
+    padding: tuple[tuple[int, int], tuple[int, int]],
 ) -> Float[Array, "b h2 w2 o"]:
-    """2-D convolution with `padding` zeros before and after each axis."""
+    """2-D convolution with `padding` zeros before and after each axis.
+
+    Barriers keep what makes its operands out of it: XLA would compute the whole chain of layers
+    since the last convolution again, for each of the two, and badly where it must be transposed.
+    """
+    return _convolution(jax.lax.optimization_barrier(x), kernel, stride, padding)
+
+
+def _convolution(x, kernel, stride, padding):
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
+def _convolve_forward(x, kernel, stride, padding):
+    x = jax.lax.optimization_barrier(x)
+    return _convolution(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolve_backward(stride, padding, operands, slope):
+    _, pull = jax.vjp(lambda x, kernel: _convolution(x, kernel, stride, padding), *operands)
+    return pull(jax.lax.optimization_barrier(slope))
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
 def _sub_pixel(
     x: Float[Array, "b h w i"],
     kernel: Float[Array, "k k i o"],
-    taps: Callable[[Float[Array, "k ..."], int], Float[Array, "2 ..."]],
+    taps: Int[np.ndarray, "2 2 k"],
 ) -> Float[Array, "b 2*h 2*w o"]:
     """Four 2x2 convolutions of `x`, one for each position in a 2x2 cell of the output.
 
-    `taps(kernel, second)` gives the two taps along an axis that the first or the second position
-    of a cell has: on the pixel before and its own, or on its own and the one after.
+    `taps` says which of the kernel's taps along an axis, added up, the first and the second
+    position of a cell have on two pixels: the one before and its own, or its own and the one after.
     """
+    k, _, i, o = kernel.shape
+    both = np.einsum("pak,qbl->pqabkl", taps, taps).reshape(16, k * k)
+    kernels = jnp.matmul(both.astype(x.dtype), kernel.reshape(k * k, i * o), precision="highest")
+    kernels = kernels.reshape(2, 2, 2, 2, i, o)
     rows = []
-    for second_row in (0, 1):
-        row_taps = taps(kernel, second_row).swapaxes(0, 1)
+    for row in (0, 1):
         cells = [
-            convolve(
-                x,
-                taps(row_taps, second_column).swapaxes(0, 1),
-                stride=1,
-                padding=[(1 - second_row, second_row), (1 - second_column, second_column)],
-            )
-            for second_column in (0, 1)
+            convolve(x, kernels[row, column], 1, ((1 - row, row), (1 - column, column)))
+            for column in (0, 1)
         ]
         rows.append(jnp.stack(cells, axis=3))
     b, h, w, _ = x.shape
-    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, kernel.shape[-1])
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o)
+
+
+_UPSAMPLED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+_TRANSPOSED_TAPS = np.array([[[0, 0, 0, 1], [0, 1, 0, 0]], [[0, 0, 1, 0], [1, 0, 0, 0]]])
 
 
 def convolve_upsampled(
@@ -75,12 +101,7 @@ def convolve_upsampled(
     cell, the taps that meet the same pixel add up, and the 2x2 kernel of their sums runs over `x`:
     four products per output instead of nine, equal up to rounding.
     """
-
-    def merged(taps: Float[Array, "3 ..."], second: int) -> Float[Array, "2 ..."]:
-        near, middle, far = taps
-        return jnp.stack([near + middle, far] if second else [near, middle + far])
-
-    return _sub_pixel(x, kernel, merged)
+    return _sub_pixel(x, kernel, _UPSAMPLED_TAPS)
 
 
 class Conv(nnx.Module):
@@ -112,7 +133,7 @@ class Conv(nnx.Module):
         if size == 1:
             x = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         else:
-            x = convolve(x, kernel, self.stride, [(size // 2, size // 2)] * 2)
+            x = convolve(x, kernel, self.stride, ((size // 2, size // 2),) * 2)
         return x if self.bias is None else add_bias(x, self.bias[...])
 
 
@@ -138,9 +159,7 @@ class ConvTranspose(nnx.Module):
             cells = jnp.einsum("bhwi,klio->bhkwlo", x, kernel)
             x = cells.reshape(b, 2 * h, 2 * w, kernel.shape[-1])
         else:
-            x = _sub_pixel(
-                x, kernel, lambda taps, second: taps[jnp.array([2, 0] if second else [3, 1])]
-            )
+            x = _sub_pixel(x, kernel, _TRANSPOSED_TAPS)
         return add_bias(x, self.bias[...])
 
 
@@ -199,6 +218,70 @@ class LayerNorm(nnx.Module):
 BATCH_NORM_MOMENTUM = 0.1
 """How far a batch moves the running statistics towards its own."""
 
+_LANES, _ROWS = 128, 16
+
+
+def _in_rows(
+    x: Float[Array, "b h w c"], *channels: Float[Array, " c"]
+) -> tuple[Float[Array, "b groups rows lanes"], ...]:
+    """Pixels beside each other, as 128 lanes where channels are few, in groups of 16 such rows.
+
+    Reductions in two steps over such a view, and loops over wide rows, are what XLA vectorises and
+    spreads over the cores of a CPU; its own sum over all pixels takes four to ten times as long.
+    """
+    b, h, w, c = x.shape
+    beside = gcd(h * w, max(1, _LANES // c))
+    rows = gcd(h * w // beside, _ROWS)
+    return x.reshape(b, -1, rows, beside * c), *(jnp.tile(value, beside) for value in channels)
+
+
+def _channel_sums(rows: Float[Array, "b groups rows lanes"], c: int) -> Float[Array, " {c}"]:
+    """The sums over all pixels of a view of `_in_rows`."""
+    return jax.lax.optimization_barrier(rows.sum(axis=2)).reshape(-1, c).sum(axis=0)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normalise_by_batch(
+    x: Float[Array, "b h w c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
+) -> tuple[Float[Array, "b h w c"], Float[Array, " c"], Float[Array, " c"]]:
+    """`x` normalised by its own statistics, and these: mean and biased variance of each channel."""
+    return _normalise_forward(x, scale, bias, epsilon)[0]
+
+
+def _normalise_forward(x, scale, bias, epsilon):
+    x = jax.lax.optimization_barrier(x)
+    c = x.shape[-1]
+    count = x.size // c
+    rows, *_ = _in_rows(widened(x))
+    mean = _channel_sums(rows, c) / count
+    rows, centre = _in_rows(widened(x), mean)
+    var = _channel_sums(jnp.square(rows - centre), c) / count
+    inverse = jax.lax.rsqrt(var + epsilon)
+    rows, factor, shift = _in_rows(widened(x), scale * inverse, bias - mean * scale * inverse)
+    y = (rows * factor + shift).astype(x.dtype).reshape(x.shape)
+    return (y, mean, var), (x, scale, mean, inverse)
+
+
+def _normalise_backward(epsilon, kept, slopes):
+    """The gradient of Ioffe and Szegedy 2015 (arXiv 1502.03167, section 3)."""
+    del epsilon
+    x, scale, mean, inverse = kept
+    slope = jax.lax.optimization_barrier(slopes[0])
+    c = x.shape[-1]
+    count = x.size // c
+    rows, centre = _in_rows(widened(x), mean)
+    slopes, *_ = _in_rows(widened(slope))
+    for_bias = _channel_sums(slopes, c)
+    for_scale = _channel_sums(slopes * (rows - centre), c) * inverse
+    _, factor, a, b = _in_rows(
+        x, scale * inverse, for_bias / count, for_scale * inverse / count
+    )
+    slope = factor * (slopes - a - (rows - centre) * b)
+    return slope.astype(x.dtype).reshape(x.shape), for_scale, for_bias
+
+
+_normalise_by_batch.defvjp(_normalise_forward, _normalise_backward)
+
 
 class BatchNorm(nnx.Module):
     """Batch normalisation with `torch.nn.BatchNorm2d`'s numerics: epsilon 1e-5, momentum 0.1.
@@ -218,20 +301,18 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False  # the attribute that NNX's train() and eval() switch
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        wide = widened(x)
+        scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-        else:
-            mean = wide.mean((0, 1, 2))
-            var = jnp.square(wide - mean).mean((0, 1, 2))
-            count = x.size // x.shape[-1]
-            unbiased = var * (count / max(count - 1, 1))
-            for running, batch in ((self.mean, mean), (self.var, unbiased)):
-                step = jax.lax.stop_gradient(batch) - running[...]
-                # Set whole: an update in place makes tracing quadratic in the number of layers.
-                running.set_value(running[...] + BATCH_NORM_MOMENTUM * step)
-        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        return (wide * scale + (self.bias[...] - mean * scale)).astype(x.dtype)
+            factor = scale * jax.lax.rsqrt(self.var[...] + self.epsilon)
+            return (widened(x) * factor + (bias - self.mean[...] * factor)).astype(x.dtype)
+        x, mean, var = _normalise_by_batch(x, scale, bias, self.epsilon)
+        count = x.size // x.shape[-1]
+        unbiased = var * (count / max(count - 1, 1))
+        for running, batch in ((self.mean, mean), (self.var, unbiased)):
+            step = jax.lax.stop_gradient(batch) - running[...]
+            # Set whole: an update in place makes tracing quadratic in the number of layers.
+            running.set_value(running[...] + BATCH_NORM_MOMENTUM * step)
+        return x
 
 
 class ConvNormRelu(nnx.Module):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -26,10 +27,10 @@ class DecoderBlock(nnx.Module):
         self, x: Float[Array, "b h w i"], skip: Float[Array, "b 2*h 2*w s"] | None
     ) -> Float[Array, "b 2*h 2*w o"]:
         kernel = self.conv1.conv.kernel[...].astype(x.dtype)
-        channels = x.shape[-1]
-        x = convolve_upsampled(x, kernel[:, :, :channels])
+        below, beside = jnp.split(kernel, [x.shape[-1]], axis=2)
+        x = convolve_upsampled(x, below)
         if skip is not None:
-            x = x + convolve(skip, kernel[:, :, channels:], 1, [(1, 1), (1, 1)])
+            x = x + convolve(skip, beside, 1, ((1, 1), (1, 1)))
         return self.conv2(jax.nn.relu(self.conv1.bn(x)))
 
 
