@@ -1,0 +1,146 @@
+"""A frozen backbone apart from its head, and what it sees of a chip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8, UInt16, UInt32
+
+from jaxcrop.data.augment import augment, normalise
+from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput
+from jaxcrop.models.segmenter import Segmenter
+
+
+class RawBands(nnx.Module):
+    """The backbone that is none: its one map is the image."""
+
+    strides = (1,)
+
+    def __init__(self, bands: int):
+        self.channels = (bands,)
+
+    def __call__(self, image: Float[Array, "b h w band"]) -> tuple[Float[Array, "b h w band"]]:
+        return (image,)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A backbone whose weights and BatchNorm statistics stay as they are; a tree of arrays to JAX.
+
+    `architecture` names it. It sees the bands of `band_input`, padded to whole multiples of
+    `multiple` pixels, and computes in `dtype`.
+    """
+
+    state: nnx.State
+    definition: nnx.GraphDef = field(metadata={"static": True})
+    architecture: str = field(metadata={"static": True})
+    band_input: BandInput = field(metadata={"static": True})
+    channels: tuple[int, ...] = field(metadata={"static": True})
+    multiple: int = field(metadata={"static": True})
+    dtype: str = field(default="float32", metadata={"static": True})
+
+    @classmethod
+    def of(
+        cls, model: Segmenter, architecture: str, band_input: BandInput, dtype: str = "float32"
+    ) -> "FrozenBackbone":
+        """The backbone of a model whose other parts may be abstract.
+
+        Images are padded as the model pads them.
+        """
+        multiple = (model.neck or model.backbone).strides[-1]
+        return cls._of(model.backbone, architecture, band_input, int(multiple), dtype)
+
+    @classmethod
+    def raw(cls, bands: Sequence[str] = SENTINEL2_BANDS) -> "FrozenBackbone":
+        """No backbone at all: the features of a pixel are its bands, as reflectances."""
+        count = len(bands)
+        scale = BandInput(tuple(bands), (0.0,) * count, (10_000.0,) * count, clip=False)
+        return cls._of(RawBands(count), "raw bands", scale, 1, "float32")
+
+    @classmethod
+    def _of(cls, module: nnx.Module, architecture, band_input, multiple, dtype) -> "FrozenBackbone":
+        definition, state = nnx.split(module)
+        channels = tuple(module.channels)
+        return cls(state, definition, architecture, band_input, channels, multiple, dtype)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all that decides the features of a chip."""
+        rest = (self.architecture, self.band_input, self.multiple, self.dtype)
+        hashed = sha256(repr(rest).encode())
+        for path, variable in sorted(nnx.to_flat_state(self.state), key=lambda item: str(item[0])):
+            array = np.ascontiguousarray(variable[...])
+            hashed.update(f"{path} {array.dtype} {array.shape}".encode())
+            hashed.update(array.reshape(-1).view(np.uint8).data)
+        return hashed.hexdigest()
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """The size of an image after padding."""
+        return height + -height % self.multiple, width + -width % self.multiple
+
+    def maps(self, image: Float[Array, "n h w band"]) -> tuple[Float[Array, "n _h _w _c"], ...]:
+        """The feature maps of normalised images, finest first; traceable by jit.
+
+        Images are padded at bottom and right with the values of their edge, as by a Segmenter.
+        """
+        module = nnx.merge(self.definition, self.state)
+        module.eval()
+        height, width = image.shape[1:3]
+        beyond = ((0, -height % self.multiple), (0, -width % self.multiple))
+        image = jnp.pad(image, ((0, 0), *beyond, (0, 0)), mode="edge")
+        return tuple(module(image.astype(self.dtype)))
+
+
+@dataclass(frozen=True)
+class View:
+    """How chips are looked at: as they are (number 0), or each under one fixed augmentation.
+
+    View k > 0 changes a chip, image and labels, by a key of the seed, k and the chip's id: alike
+    for every backbone, and beside whichever other chips.
+    """
+
+    number: int = 0
+    seed: int = 0
+
+    @property
+    def augmented(self) -> bool:
+        """Whether chips are changed at all."""
+        return self.number > 0
+
+    @property
+    def about(self) -> tuple[int, ...]:
+        """What decides how chips are changed."""
+        return (self.number, self.seed) if self.augmented else ()
+
+    def keys(self, chip_ids: Sequence[str]) -> PRNGKeyArray:
+        """The key by which each chip is augmented."""
+        key = jax.random.fold_in(jax.random.key(self.seed), self.number)
+        numbers = [crc32(chip_id.encode()) for chip_id in chip_ids]
+        return _fold_in_each(key, np.array(numbers, np.uint32))
+
+
+AS_THEY_ARE = View()
+"""Chips without augmentation."""
+
+
+@jax.jit
+def _fold_in_each(key: PRNGKeyArray, numbers: UInt32[Array, " n"]) -> PRNGKeyArray:
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+
+
+def seen(
+    image: UInt16[Array, "n h w band"],
+    label: UInt8[Array, "n h w"],
+    keys: PRNGKeyArray | None,
+    band_input: BandInput,
+) -> tuple[Float[Array, "n h w band"], UInt8[Array, "n h w"]]:
+    """Chips as training sees them: normalised and, where there are keys, augmented by them."""
+    image = normalise(image, band_input)
+    return (image, label) if keys is None else augment(keys, image, label)

@@ -1,0 +1,164 @@
+"""Arrays that are computed once and kept in a folder, to be mapped from there."""
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxcrop.errors import InputError
+from jaxcrop.weights.download import cache_dir
+
+_ABOUT = "about.json"
+_CHUNK = 1 << 26  # bytes that are checked at a time
+
+
+class Spec(NamedTuple):
+    """Shape and type of an array to be."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+Blocks = Callable[[], Iterable[Mapping[str, np.ndarray]]]
+"""Computes arrays from the first row to the last: in each mapping, the next rows of all."""
+
+
+class FeatureStore:
+    """Named arrays by what they were computed of: in a folder, or in memory for this once.
+
+    In the folder each entry is a folder of its own, written whole or not at all. Processes that
+    want the same entry wait for the first. One that is damaged is computed again. Entries can be
+    removed at any time.
+    """
+
+    def __init__(self, folder: Path | None):
+        self.folder = folder
+
+    @classmethod
+    def default(cls) -> "FeatureStore":
+        """The store in the cache folder."""
+        return cls(cache_dir() / "features")
+
+    def has(self, about: Mapping[str, Any]) -> bool:
+        """Whether an entry is kept of what was computed of `about`, damaged or not."""
+        return self.folder is not None and (self._entry(about) / _ABOUT).is_file()
+
+    def arrays(
+        self, about: Mapping[str, Any], specs: Mapping[str, Spec], blocks: Blocks
+    ) -> dict[str, np.ndarray]:
+        """The arrays of `specs`, which `blocks` computes unless the store has them.
+
+        `about` holds, as JSON can, all that decides their values. Those of a folder are mapped,
+        read-only. Raises InputError where the folder cannot be written.
+        """
+        if self.folder is None:
+            arrays = {name: np.empty(*spec) for name, spec in specs.items()}
+            _fill(arrays, blocks())
+            return arrays
+        entry = self._entry(about)
+        found = _read(entry, specs)
+        if found is None:
+            try:
+                with _alone(entry):
+                    found = _read(entry, specs)  # another process may have been first
+                    if found is None:
+                        _write(entry, about, specs, blocks)
+                        found = _read(entry, specs)
+            except OSError as error:
+                raise InputError(
+                    f"features cannot be kept in {self.folder} ({error.strerror}): free the disk, "
+                    "or choose another folder"
+                ) from error
+        return found
+
+    def _entry(self, about: Mapping[str, Any]) -> Path:
+        return self.folder / sha256(_text(about).encode()).hexdigest()[:32]
+
+
+def _text(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, sort_keys=True)
+
+
+@contextmanager
+def _alone(entry: Path) -> Iterator[None]:
+    """Wait until no other process computes the entry, and keep others waiting."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with entry.with_name(f".{entry.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fill(
+    arrays: Mapping[str, np.ndarray], blocks: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, int]:
+    """Put the blocks into the arrays; returns the CRC-32 of each array's bytes."""
+    sums = dict.fromkeys(arrays, 0)
+    at = 0
+    for block in blocks:
+        for name, computed in block.items():
+            rows = np.ascontiguousarray(computed, arrays[name].dtype)
+            arrays[name][at : at + len(rows)] = rows
+            sums[name] = zlib.crc32(_bytes(rows), sums[name])
+        at += len(rows)
+    if any(at != len(array) for array in arrays.values()):
+        raise ValueError(f"{at} rows were computed of {[len(a) for a in arrays.values()]}")
+    return sums
+
+
+def _bytes(rows: np.ndarray) -> memoryview:
+    return rows.reshape(-1).view(np.uint8).data
+
+
+def _write(entry: Path, about: Mapping[str, Any], specs: Mapping[str, Spec], blocks: Blocks):
+    shutil.rmtree(entry, ignore_errors=True)
+    draft = entry.with_name(f".{entry.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+    draft.mkdir()
+    try:
+        arrays = {
+            name: np.lib.format.open_memmap(_file(draft, name), "w+", spec.dtype, spec.shape)
+            for name, spec in specs.items()
+        }
+        sums = _fill(arrays, blocks())
+        for array in arrays.values():
+            array.flush()
+        (draft / _ABOUT).write_text(json.dumps({"about": about, "crc32": sums}, indent=1))
+        os.rename(draft, entry)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _read(entry: Path, specs: Mapping[str, Spec]) -> dict[str, np.ndarray] | None:
+    """The arrays of an entry, or None where it is missing or damaged."""
+    try:
+        sums = json.loads((entry / _ABOUT).read_text())["crc32"]
+        arrays = {name: np.load(_file(entry, name), mmap_mode="r") for name in specs}
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    for name, array in arrays.items():
+        if (array.shape, array.dtype) != (specs[name].shape, np.dtype(specs[name].dtype)):
+            return None
+        if _crc32(array) != sums.get(name):
+            return None
+    return arrays
+
+
+def _crc32(array: np.ndarray) -> int:
+    rows = max(1, _CHUNK // max(1, array.itemsize * math.prod(array.shape[1:])))
+    total = 0
+    for start in range(0, len(array), rows):
+        total = zlib.crc32(_bytes(np.ascontiguousarray(array[start : start + rows])), total)
+    return total
+
+
+def _file(entry: Path, name: str) -> Path:
+    return entry / f"{name}.npy"
