@@ -1,5 +1,7 @@
 """A backbone joined to a decoder: image in, logits out."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import jax
@@ -96,16 +98,19 @@ def random_segmenter(
 ) -> Segmenter:
     """The same model, its weights drawn by `seed` in one compiled program."""
     arguments = architecture, decoder, in_channels, num_classes
+    model = abstract_segmenter(*arguments)
+    nnx.update(model, _draw(*arguments)(jax.random.key(seed)))
+    return model
 
+
+@cache
+def _draw(*arguments: str | int) -> Callable[[PRNGKeyArray], nnx.State]:
     def draw(key: PRNGKeyArray) -> nnx.State:
         model = create_segmenter(*arguments, rngs=Keys(key))
         return nnx.state(model, (nnx.Param, nnx.BatchStat))
 
-    # It runs once: compiling it without optimisation takes 10 s instead of 23 s on two cores.
-    compiled = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
-    model = abstract_segmenter(*arguments)
-    nnx.update(model, compiled(jax.random.key(seed)))
-    return model
+    # It runs once or twice: compiling without optimisation takes 10 s, not 23 s, on two cores.
+    return jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def abstract_segmenter(
