@@ -1,0 +1,157 @@
+// The paper's tables, with its own figures beside ours.
+
+const paperAt = (region, scenario) => {
+  const [setting, budget] = DATA.scenarios[scenario];
+  return DATA.paper.filter(
+    ({ r, k, s: of }) => r === region && k === metricIndex() && of[0] === setting && of[1] === budget,
+  );
+};
+
+// A figure of the paper: version, value, doubt, and where ours is given the difference from it.
+function paperLine({ version, v, doubtful, note }, ours) {
+  return h(
+    "span",
+    { class: "known", title: note || null },
+    `${version} ${number(v, STATE.metric)}`,
+    doubtful && h("sup", {}, "?"),
+    known(ours) && h("b", {}, difference(ours - v, STATE.metric)),
+  );
+}
+
+function budgetTable(host) {
+  const draw = () => {
+    const scenarios = shownScenarios();
+    const settings = [...new Set(scenarios.map((k) => DATA.scenarios[k][0]))];
+    const head = h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        h("th", { rowspan: 2, scope: "col" }, "Region and model"),
+        settings.map((setting) =>
+          h(
+            "th",
+            {
+              colspan: scenarios.filter((k) => DATA.scenarios[k][0] === setting).length,
+              scope: "colgroup",
+            },
+            DATA.settings[setting],
+          ),
+        ),
+      ),
+      h("tr", {}, scenarios.map((k) => h("th", { scope: "col" }, shortScenario(k)))),
+    );
+    const bodies = shownRegions().map((region) => regionRows(region, scenarios));
+    host.replaceChildren(
+      h("table", { class: "figures" }, head, bodies, extraRows(scenarios)),
+    );
+    byId("table-budgets-metric").textContent = metricTitle() + unit(STATE.metric);
+  };
+  draw();
+  LISTENERS.push(draw);
+}
+
+function regionRows(region, scenarios) {
+  const { title, subtitle } = DATA.regions[region];
+  const best = scenarios.map((k) =>
+    Math.max(...shownModels().map((model) => score(region, model, k)?.[0] ?? -1)),
+  );
+  return h(
+    "tbody",
+    {},
+    h(
+      "tr",
+      { class: "group" },
+      h("th", { scope: "rowgroup", colspan: scenarios.length + 1 }, title, h("span", {}, subtitle)),
+    ),
+    shownModels().map((model) =>
+      h(
+        "tr",
+        {},
+        h("th", { scope: "row" }, swatch(model), modelName(model)),
+        scenarios.map((k, n) => {
+          const of = score(region, model, k);
+          if (!of) return h("td", {}, "–");
+          const top = shownModels().length > 1 && of[0] === best[n];
+          return h(
+            "td",
+            {},
+            h(top ? "strong" : "span", { class: "value" }, number(of[0], STATE.metric)),
+            h("span", { class: "ends" }, range(of[1], of[2], STATE.metric).replace(" to ", "–")),
+            DATA.models[model].family === "ssl4eo" &&
+              paperAt(region, k).map((figure) => paperLine(figure, of[0])),
+          );
+        }),
+      ),
+    ),
+  );
+}
+
+// The paper's sixth dataset, which no region of ours stands for.
+function extraRows(scenarios) {
+  const figures = scenarios.map((k) => paperAt(-1, k));
+  if (!figures.some((of) => of.length)) return null;
+  return h(
+    "tbody",
+    {},
+    h(
+      "tr",
+      { class: "group" },
+      h("th", { scope: "rowgroup", colspan: scenarios.length + 1 }, "India", h("span", {}, "agrifieldnet, the paper's version 1 only")),
+    ),
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, "the paper"),
+      figures.map((of) => h("td", {}, of.length ? of.map((figure) => paperLine(figure)) : "–")),
+    ),
+  );
+}
+
+// Every metric of the paper, and those over present classes, for one region and scenario.
+function metricTable(host, choosers) {
+  choosers.append(regionChooser(), scenarioChooser());
+  const draw = () => {
+    const models = modelsHere(STATE.region);
+    host.replaceChildren(
+      h(
+        "table",
+        { class: "figures" },
+        h(
+          "thead",
+          {},
+          h("tr", {}, h("th", { scope: "col" }, "Metric"), models.map((m) => h("th", { scope: "col" }, modelName(m)))),
+        ),
+        DATA.table.map(({ title, rows }) =>
+          h(
+            "tbody",
+            {},
+            h("tr", { class: "group" }, h("th", { scope: "rowgroup", colspan: models.length + 1 }, title)),
+            rows.map(([name, key]) => metricRow(name, key, models)),
+          ),
+        ),
+      ),
+    );
+  };
+  draw();
+  LISTENERS.push(draw);
+}
+
+function metricRow(name, key, models) {
+  const column = DATA.metrics.findIndex((metric) => metric.key === key);
+  return h(
+    "tr",
+    {},
+    h("th", { scope: "row" }, name),
+    models.map((model) => {
+      const of = at(STATE.region, model, STATE.scenario).v[column];
+      return h(
+        "td",
+        {},
+        h("span", { class: "value" }, number(of[0], key)),
+        h("span", { class: "ends" }, range(of[1], of[2], key).replace(" to ", "–")),
+      );
+    }),
+  );
+}
