@@ -141,6 +141,11 @@ class OptimizerConfig:
     sampling: Literal["shuffled", "replacement"] = "shuffled"
     """Each pass sees every chip once and batches run on across passes; or each draws as many chips
     as there are, with replacement, and ends with a smaller batch, as the paper's does."""
+    augmentation: Literal["fresh", "views", "none"] = "fresh"
+    """Crop and flip each chip anew in every step, as the paper does; in one of `--views` ways that
+    are fixed for each chip; or not at all."""
+    views: int = 4
+    """Ways in which a chip is seen, with `--augmentation views`."""
     learning_rate: float = 1e-3
     """AdamW's learning rate before the plateau rule lowers it."""
     weight_decay: float = 0.01
@@ -280,7 +285,7 @@ PARTS: dict[str, type] = {
 
 
 _AT_LEAST_1 = (
-    "steps", "epochs", "batch_size", "eval_every", "budget", "accumulate", "lora_rank"
+    "steps", "epochs", "batch_size", "views", "eval_every", "budget", "accumulate", "lora_rank"
 )  # fmt: skip
 _RANGES = (
     *((name, lambda value: value >= 1, "at least 1") for name in _AT_LEAST_1),

@@ -31,6 +31,7 @@ def paper_defaults(family: str, setting: str) -> dict[str, Any]:
         "epochs": 100 if setting == "id" else 50,
         "batch_size": 128,
         "sampling": "replacement",
+        "augmentation": "fresh",
         "learning_rate": 1e-3,
         "weight_decay": 0.01,
         "plateau_patience": 1,

@@ -42,55 +42,66 @@ Step = Callable[[], None]
 
 
 def our_step(case: Case) -> Step:
-    """The step of jaxcrop, compiled as `jaxcrop.training.step` compiles it."""
+    """The step of jaxcrop's training loop, without augmentation."""
     import jax  # noqa: PLC0415
+    import jax.numpy as jnp  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
-    import optax  # noqa: PLC0415
     from flax import nnx  # noqa: PLC0415
 
-    from jaxcrop.crops import IGNORE, NUM_CLASSES  # noqa: PLC0415
-    from jaxcrop.models.keys import Keys  # noqa: PLC0415
-    from jaxcrop.models.segmenter import create_segmenter  # noqa: PLC0415
+    from jaxcrop.config import LossConfig, OptimizerConfig, TuningConfig  # noqa: PLC0415
+    from jaxcrop.crops import NUM_CLASSES  # noqa: PLC0415
+    from jaxcrop.data.augment import Augmentation  # noqa: PLC0415
+    from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput  # noqa: PLC0415
+    from jaxcrop.data.reading import Batch  # noqa: PLC0415
+    from jaxcrop.models.segmenter import random_segmenter  # noqa: PLC0415
+    from jaxcrop.training.groups import parameter_groups  # noqa: PLC0415
+    from jaxcrop.training.losses import make_loss  # noqa: PLC0415
+    from jaxcrop.training.mesh import data_mesh, placement, put_batch  # noqa: PLC0415
+    from jaxcrop.training.network import values_of  # noqa: PLC0415
+    from jaxcrop.training.optimizer import adamw, reduce_on_plateau  # noqa: PLC0415
+    from jaxcrop.training.step import (  # noqa: PLC0415
+        Task,
+        TrainState,
+        make_train_step,
+        make_update,
+        training_network,
+    )
 
-    @jax.jit
-    def initial():
-        model = create_segmenter(
-            case.architecture, case.decoder, case.bands, NUM_CLASSES, rngs=Keys(jax.random.key(0))
-        )
-        model.train()
-        if case.frozen:
-            model.backbone.eval()
-        return model
+    tuning = TuningConfig(tune="frozen" if case.frozen else "full")
+    model = random_segmenter(case.architecture, case.decoder, case.bands, NUM_CLASSES, seed=0)
+    network, values, mesh = training_network(model, tuning), values_of(model), data_mesh()
+    groups = parameter_groups(network.names(nnx.Param), tuning)
+    rates = {name: group.rate for group in groups for name in group.parameters}
+    params = {name: values[name] for name, rate in rates.items() if rate}
+    optimizer = adamw(OptimizerConfig(learning_rate=1e-4), dict.fromkeys(params, 1.0))
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        frozen={name: values[name] for name, rate in rates.items() if not rate},
+        statistics={name: values[name] for name in network.names(nnx.BatchStat)},
+        average={},
+        optimizer=optimizer.init(params),
+        plateau=reduce_on_plateau(1).init(jnp.zeros(())),
+    )
+    state = jax.device_put(state, placement(state, mesh, spread=False))
+    bands = BandInput(SENTINEL2_BANDS[: case.bands], (0.0,) * 13, (10_000.0,) * 13, clip=False)
+    loss = make_loss(LossConfig(), np.ones(NUM_CLASSES, int))
+    update = make_update(
+        Task(network, bands, "float32", loss, mesh), optimizer, augmentation=Augmentation("none")
+    )
+    placed = jax.tree.map(lambda array: array.sharding, state)
+    train_step, key = make_train_step(update, placed, mesh), jax.random.key(0)
 
-    trained = nnx.Param
-    if case.frozen:
-        trained = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("backbone")))
-    definition, trained, rest = nnx.split(initial(), trained, ...)
-    optimizer = optax.adamw(1e-4)
-
-    def update(state, image, label):
-        trained, rest, moments = state
-
-        def loss(trained):
-            model = nnx.merge(definition, trained, rest, copy=True)
-            each = optax.softmax_cross_entropy_with_integer_labels(model(image), label)
-            return each.mean(where=label != IGNORE), nnx.state(model, nnx.BatchStat)
-
-        (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
-        updates, moments = optimizer.update(gradient, moments, trained)
-        trained = optax.apply_updates(trained, updates)
-        return (trained, nnx.merge_state(rest, statistics), moments), value
-
-    update = jax.jit(update, donate_argnums=0)
-    state = trained, rest, optimizer.init(trained)
     generator = np.random.default_rng(0)
     shape = (case.batch, case.size, case.size)
-    image = jax.device_put(generator.normal(size=(*shape, case.bands)).astype(np.float32))
-    label = jax.device_put(generator.integers(NUM_CLASSES, size=shape).astype(np.int32))
+    image = generator.integers(10_000, size=(*shape, case.bands)).astype(np.uint16)
+    label = generator.integers(NUM_CLASSES, size=shape).astype(np.uint8)
+    numbers = np.arange(case.batch, dtype=np.uint32)
+    batch = put_batch(Batch(image, label, numbers), mesh, case.batch)
 
     def step() -> None:
         nonlocal state
-        state, value = update(state, image, label)
+        state, value = train_step(state, batch, key)
         jax.block_until_ready((state, value))
 
     return step

@@ -1,10 +1,11 @@
 """Normalisation and augmentation on the device, inside the compiled step."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt16
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt16, UInt32
 
 from jaxcrop.data.bands import BandInput
 
@@ -92,3 +93,45 @@ def augment(
         return image, label
 
     return jax.vmap(one)(keys, image, label)
+
+
+def view_keys(
+    number: UInt32[Array, " n"], view: Int[Array, " n"] | int, seed: int = 0
+) -> PRNGKeyArray:
+    """The keys of views 1, 2, ... of chips, each a fixed augmentation.
+
+    Chip i, called by its `number` (`jaxcrop.data.reading.Batch`), is changed in its view alike for
+    every backbone, seed of a run, and beside whichever other chips.
+    """
+    views = jnp.broadcast_to(jnp.asarray(view), number.shape)
+    key = jax.random.key(seed)
+    return jax.vmap(lambda v, n: jax.random.fold_in(jax.random.fold_in(key, v), n))(views, number)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training sees chips: changed anew in every step, in one of some fixed views, or not."""
+
+    how: Literal["fresh", "views", "none"] = "fresh"
+    views: int = 1
+
+    def keys(
+        self, key: PRNGKeyArray, step: Int[Array, ""], number: UInt32[Array, " n"]
+    ) -> PRNGKeyArray | None:
+        """The keys that `augment` takes in a step, drawn by `key` and the step; None for none."""
+        if self.how == "none":
+            return None
+        drawn = jax.random.fold_in(key, step)
+        if self.how == "fresh":
+            return jax.random.split(drawn, len(number))
+        return view_keys(number, self.drawn_views(key, step, len(number)))
+
+    def drawn_views(
+        self, key: PRNGKeyArray, step: Int[Array, ""], chips: int
+    ) -> Int[Array, " {chips}"]:
+        """The view, 1 to `views`, in which each chip of a step's batch is seen."""
+        return jax.random.randint(jax.random.fold_in(key, step), (chips,), 1, self.views + 1)
+
+
+FRESH = Augmentation()
+"""That of the paper."""

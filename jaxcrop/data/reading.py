@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags
-from jaxtyping import Float, Float64, UInt8, UInt16
+from jaxtyping import Float, Float64, UInt8, UInt16, UInt32
 
 from jaxcrop.crops import IGNORE
 from jaxcrop.data.bands import BandInput
@@ -36,10 +37,14 @@ class Chip(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Chips stacked for the device; padding chips are all-ignored."""
+    """Chips stacked for the device; padding chips are all-ignored.
+
+    `number` is the CRC-32 of each chip's id, which stands for the id on the device.
+    """
 
     image: UInt16[np.ndarray, "n *t h w b"]
     label: UInt8[np.ndarray, "n h w"]
+    number: UInt32[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
@@ -268,9 +273,11 @@ def stacked(chips: Sequence[Chip], size: int | None = None) -> Batch:
     size = len(chips) if size is None else size
     image = np.zeros((size, *chips[0].image.shape), chips[0].image.dtype)
     label = np.zeros((size, *chips[0].label.shape), chips[0].label.dtype)
+    number = np.zeros(size, np.uint32)
     for place, chip in enumerate(chips):
         image[place], label[place] = chip.image, chip.label
-    return Batch(image, label)
+        number[place] = crc32(chip.chip_id.encode())
+    return Batch(image, label, number)
 
 
 def evaluation_batches(

@@ -56,8 +56,31 @@ def _convolve_forward(x, kernel, stride, padding):
 
 
 def _convolve_backward(stride, padding, operands, slope):
-    _, pull = jax.vjp(lambda x, kernel: _convolution(x, kernel, stride, padding), *operands)
-    return pull(jax.lax.optimization_barrier(slope))
+    x, kernel = operands
+    slope = jax.lax.optimization_barrier(slope)
+    _, pull = jax.vjp(lambda x, kernel: _convolution(x, kernel, stride, padding), x, kernel)
+
+    def as_usual(x, slope):
+        del x
+        return pull(slope)[1]
+
+    def turned(x, slope):
+        """The gradient as a convolution of the slope by `x`, whose larger operand is the window.
+
+        XLA turns the image of a convolution on a CPU so that channels come first, which costs it
+        more than the convolution; a window's channels stay last.
+        """
+        sides = zip(kernel.shape[:2], padding, strict=True)
+        beyond = [(size - 1 - before, size - 1 - after) for size, (before, after) in sides]
+        numbers = ("CHWN", "IHWO", "HWCN")
+        found = jax.lax.conv_general_dilated(slope, x, (1, 1), beyond, dimension_numbers=numbers)
+        return jnp.flip(found, (0, 1))
+
+    narrow = stride == 1 and slope.shape[-1] < x.shape[-1]
+    of_kernel = jax.lax.platform_dependent(
+        x, slope, cpu=turned if narrow else as_usual, default=as_usual
+    )
+    return pull(slope)[0], of_kernel
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -74,17 +97,16 @@ def _sub_pixel(
     position of a cell have on two pixels: the one before and its own, or its own and the one after.
     """
     k, _, i, o = kernel.shape
-    both = np.einsum("pak,qbl->pqabkl", taps, taps).reshape(16, k * k)
-    kernels = jnp.matmul(both.astype(x.dtype), kernel.reshape(k * k, i * o), precision="highest")
-    kernels = kernels.reshape(2, 2, 2, 2, i, o)
-    rows = []
-    for row in (0, 1):
-        cells = [
-            convolve(x, kernels[row, column], 1, ((1 - row, row), (1 - column, column)))
-            for column in (0, 1)
-        ]
-        rows.append(jnp.stack(cells, axis=3))
     b, h, w, _ = x.shape
+    flat = kernel.reshape(k * k, i * o)
+
+    def cell(row: int, column: int) -> Float[Array, "b h w o"]:
+        both = np.einsum("ak,bl->abkl", taps[row], taps[column]).reshape(4, k * k)
+        merged = jnp.matmul(both.astype(x.dtype), flat, precision="highest")
+        padding = ((1 - row, row), (1 - column, column))
+        return convolve(x, merged.reshape(2, 2, i, o), 1, padding)
+
+    rows = [jnp.stack([cell(row, 0), cell(row, 1)], axis=3) for row in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o)
 
 
@@ -273,9 +295,7 @@ def _normalise_backward(epsilon, kept, slopes):
     slopes, *_ = _in_rows(widened(slope))
     for_bias = _channel_sums(slopes, c)
     for_scale = _channel_sums(slopes * (rows - centre), c) * inverse
-    _, factor, a, b = _in_rows(
-        x, scale * inverse, for_bias / count, for_scale * inverse / count
-    )
+    _, factor, a, b = _in_rows(x, scale * inverse, for_bias / count, for_scale * inverse / count)
     slope = factor * (slopes - a - (rows - centre) * b)
     return slope.astype(x.dtype).reshape(x.shape), for_scale, for_bias
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8, UInt16, UInt32
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8, UInt16
 
-from jaxcrop.data.augment import augment, normalise
+from jaxcrop.data.augment import augment, normalise, view_keys
 from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput
 from jaxcrop.models.segmenter import Segmenter
 
@@ -121,18 +121,15 @@ class View:
 
     def keys(self, chip_ids: Sequence[str]) -> PRNGKeyArray:
         """The key by which each chip is augmented."""
-        key = jax.random.fold_in(jax.random.key(self.seed), self.number)
         numbers = [crc32(chip_id.encode()) for chip_id in chip_ids]
-        return _fold_in_each(key, np.array(numbers, np.uint32))
+        return _view_keys(np.array(numbers, np.uint32), self.number, self.seed)
 
 
 AS_THEY_ARE = View()
 """Chips without augmentation."""
 
 
-@jax.jit
-def _fold_in_each(key: PRNGKeyArray, numbers: UInt32[Array, " n"]) -> PRNGKeyArray:
-    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+_view_keys = jax.jit(view_keys, static_argnums=(1, 2))
 
 
 def seen(

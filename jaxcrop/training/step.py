@@ -12,8 +12,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8
 
+from jaxcrop.compiling import compiled
 from jaxcrop.config import TuningConfig
-from jaxcrop.data.augment import augment, normalise
+from jaxcrop.data.augment import FRESH, Augmentation, augment, normalise
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
 from jaxcrop.models.layers import BATCH_NORM_MOMENTUM
@@ -117,15 +118,25 @@ def loss_and_gradient(
 
 
 def batch_gradient(
-    task: Task, params: Values, rest: Values, batch: Batch, keys: PRNGKeyArray, *, parts: int = 1
+    task: Task,
+    params: Values,
+    rest: Values,
+    batch: Batch,
+    keys: PRNGKeyArray | None,
+    *,
+    parts: int = 1,
 ) -> tuple[Float[Array, ""], Values, Values]:
     """Loss of the augmented batch, gradient of `params`, and the statistics that it moved.
 
-    `rest` are the other values; chip i is augmented by `keys[i]`. The batch is computed in `parts`:
-    the statistics are moved by each, and a region loss is the mean of theirs.
+    `rest` are the other values; chip i is augmented by `keys[i]`, none without keys. The batch is
+    computed in `parts`: the statistics are moved by each, and a region loss is the mean of theirs.
     """
+
+    def seen(image, label, keys):
+        return (image, label) if keys is None else augment(keys, image, label)
+
     # The loss divides by the labelled pixels of the whole batch, which the crops decide.
-    label = augment(keys, batch.image, batch.label)[1]
+    label = seen(batch.image, batch.label, keys)[1]
     total = task.loss.weight(label)
     statistics = {name: rest[name] for name in task.network.names(nnx.BatchStat)}
 
@@ -142,7 +153,7 @@ def batch_gradient(
         (image, label, keys), value, gradient = jax.lax.optimization_barrier(
             (piece, value, gradient)
         )
-        image, label = augment(keys, normalise(image, task.band_input), label)
+        image, label = seen(normalise(image, task.band_input), label, keys)
         more, slope, statistics = loss_and_gradient(
             task, params, rest | statistics, image, label, total=total, parts=parts
         )
@@ -158,24 +169,24 @@ def make_update(
     task: Task,
     optimizer: optax.GradientTransformation,
     *,
+    augmentation: Augmentation = FRESH,
     accumulate: int = 1,
     ema: float | None = None,
 ) -> Update:
     """The step that normalises, augments and updates.
 
-    The augmentation of chip i in step k depends on the key, k and i alone.
+    The augmentation of chip i in step k depends on the key, k and i alone, or on the chip.
     """
 
     def update(state: TrainState, batch: Batch, key: PRNGKeyArray):
-        chips = len(batch.label)
-        keys = jax.random.split(jax.random.fold_in(key, state.step), chips)
+        keys = augmentation.keys(key, state.step, batch.number)
         loss, gradient, statistics = batch_gradient(
             task,
             state.params,
             state.frozen | state.statistics,
             batch,
             keys,
-            parts=math.gcd(chips, accumulate),
+            parts=math.gcd(len(batch.label), accumulate),
         )
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         updates = jax.tree.map(lambda change: change * state.plateau.scale, updates)
@@ -202,7 +213,7 @@ def make_train_step(
 
     `placed` are the shardings of the state. The old state's memory is reused.
     """
-    return jax.jit(update, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
+    return compiled(update, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
 
 
 def make_cached_steps(
@@ -222,7 +233,7 @@ def make_cached_steps(
 
         return jax.lax.scan(one, state, order)
 
-    return jax.jit(steps, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
+    return compiled(steps, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
 
 
 def make_statistics_step(task: Task) -> Callable[[Values, Batch, Int32[Array, ""]], Values]:
@@ -240,7 +251,7 @@ def make_statistics_step(task: Task) -> Callable[[Values, Batch, Int32[Array, ""
         scale = 1 / (BATCH_NORM_MOMENTUM * (k + 1))
         return {name: values[name] + scale * (after[name] - values[name]) for name in moving}
 
-    return jax.jit(step, out_shardings=replicated(task.mesh))
+    return compiled(step, out_shardings=replicated(task.mesh))
 
 
 def restrict(
@@ -271,4 +282,4 @@ def make_eval_step(
         bins = calibration_bins(allowed, batch.label)
         return EvalResult(loss_sum, pixels, confusion, bins), prediction.astype(jnp.uint8)
 
-    return jax.jit(step, out_shardings=(replicated(mesh), None))
+    return compiled(step, out_shardings=(replicated(mesh), None))

@@ -55,7 +55,8 @@ def _batch(seed, size=4):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 8000, (size, 16, 16, 2)).astype(np.uint16)
     image[: size // 2] //= 4  # the two devices see different brightness, so their statistics differ
-    return Batch(image, rng.integers(0, 6, (size, 16, 16)).astype(np.uint8))
+    label = rng.integers(0, 6, (size, 16, 16)).astype(np.uint8)
+    return Batch(image, label, np.arange(size, dtype=np.uint32))
 
 
 def _begin(mesh, tune="full", dtype="float32", *, ema=None, spread=False, **settings):
