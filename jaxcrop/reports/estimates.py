@@ -8,120 +8,97 @@ from jaxtyping import Float, Int, Int64
 
 from jaxcrop.reports.groups import Group
 from jaxcrop.statistics.blocks import block_ids
+from jaxcrop.statistics.bootstrap import DRAWS, Interval, interval, resample, run_draws
 from jaxcrop.sweeps.cells import CellResult
 from jaxcrop.training.metrics import metrics, per_class
 
-DRAWS = 1000
-BLOCK_KM = 20.0
-LEVEL = 0.95
 CLASS_SCORES = ("recall", "precision", "f1", "jaccard")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The scores of a group, each an array over metrics or classes by its name.
+    """The scores of a group.
 
-    `seeds` holds a metric's value for each seed and `draws` its mean over seeds in each draw of the
-    bootstrap. In a draw the groups of a region have the same blocks of chips, and groups of equally
-    many seeds the same seeds: subtracting the draws of two groups pairs them.
+    `seeds` holds each metric's value for each seed, `draws` its mean over seeds in each draw of the
+    bootstrap, NaN where the region has too few blocks. Groups of a region share the blocks of a
+    draw, and groups of equally many seeds how seeds move it (`bootstrap.run_draws`): subtracting
+    the draws of two groups pairs them. `classes` holds value, low and high of each class.
     """
 
     seeds: dict[str, Float[np.ndarray, " seeds"]]
     draws: dict[str, Float[np.ndarray, " draws"]]
     classes: dict[str, Float[np.ndarray, "3 k"]]
-    blocks: int
 
     def value(self, metric: str) -> float:
         """The mean over seeds."""
         return float(self.seeds[metric].mean())
 
-    def interval(self, metric: str) -> tuple[float, float]:
-        """The bootstrap's percentile interval of the mean over seeds."""
-        return interval(self.draws[metric])
-
-
-def interval(draws: Float[np.ndarray, " draws"]) -> tuple[float, float]:
-    """The central LEVEL of draws; NaN where none of them is a number."""
-    drawn = draws[~np.isnan(draws)]
-    if not len(drawn):
-        return float("nan"), float("nan")
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    def interval(self, metric: str) -> Interval:
+        """The mean over seeds between its limits, which lie within the metric's range."""
+        least = -1.0 if metric == "kappa" else 0.0
+        return _within(interval(self.value(metric), self.draws[metric]), least)
 
 
 def estimated(groups: Sequence[Group]) -> list[Estimate]:
-    """The scores of each group.
-
-    A draw takes as many blocks of chips as the region has, with replacement, and as many seeds as
-    the group has (a bootstrap of two crossed factors, Owen 2007, doi 10.1214/07-AOAS122). Chips of
-    one block lie within BLOCK_KM of each other.
-    """
+    """The scores of each group; the chips of a region are drawn by blocks, the same for all."""
     found: dict[int, Estimate] = {}
     for index, region in enumerate(dict.fromkeys(group.region for group in groups)):
         members = [(number, g) for number, g in enumerate(groups) if g.region == region]
-        block_of = _blocks(result for _, group in members for result in group.results)
-        count = 1 + max(block_of.values())
-        random = np.random.default_rng(index)  # regions are drawn apart: their means are averaged
-        taken = random.multinomial(count, np.full(count, 1 / count), DRAWS)
-        picked = {
-            seeds: random.integers(seeds, size=(DRAWS, seeds))
-            for seeds in sorted({len(group.results) for _, group in members})
-        }
+        chips = chip_blocks(result for _, group in members for result in group.results)
         for number, group in members:
-            found[number] = _estimate(group, block_of, taken, picked[len(group.results)])
+            # Regions are drawn apart, so that means over regions have the right spread.
+            found[number] = _estimate(group, chips, seed=index)
     return [found[number] for number in range(len(groups))]
 
 
-def _blocks(results: Iterable[CellResult]) -> dict[str, int]:
-    """The block of each chip of a region, numbered from 0; seeds may have chips of their own."""
+def chip_blocks(results: Iterable[CellResult]) -> dict[str, int]:
+    """The block of the ground of each chip of a region; each seed may have chips of its own."""
     place = {}
     for result in results:
         place.update(zip(result.chip_ids, zip(result.lon, result.lat, strict=True), strict=True))
     lon, lat = np.array(list(place.values())).T
-    _, numbers = np.unique(block_ids(lon, lat, km=BLOCK_KM), return_inverse=True)
-    return dict(zip(place, numbers.tolist(), strict=True))
+    return dict(zip(place, block_ids(lon, lat).tolist(), strict=True))
 
 
-def _estimate(
-    group: Group,
-    block_of: dict[str, int],
-    taken: Int[np.ndarray, "draws blocks"],
-    picked: Int[np.ndarray, "draws seeds"],
-) -> Estimate:
-    draws, count = taken.shape
-    per_block = np.stack([_per_block(result, block_of, count) for result in group.results])
-    seeds, _, k, _ = per_block.shape
-    drawn = np.einsum("db,sbc->dsc", taken, per_block.reshape(seeds, count, k * k))
-    drawn = drawn.reshape(draws, seeds, k, k)
-    total = group.confusions
+def matrices(
+    group: Group, chips: dict[str, int]
+) -> tuple[Int64[np.ndarray, "seeds n k k"], Int[np.ndarray, " n"]]:
+    """The confusion matrices of all seeds on the chips that any of them has, and their blocks."""
+    ids = dict.fromkeys(chip for result in group.results for chip in result.chip_ids)
+    row = {chip: number for number, chip in enumerate(ids)}
+    size = group.results[0].per_chip.shape[-1]
+    aligned = np.zeros((len(group.results), len(row), size, size), np.int64)
+    for of_seed, result in zip(aligned, group.results, strict=True):
+        of_seed[[row[chip] for chip in result.chip_ids]] = result.per_chip
+    return aligned, np.array([chips[chip] for chip in ids])
 
-    def over_seeds(scores: np.ndarray) -> np.ndarray:
-        index = picked.reshape(picked.shape + (1,) * (scores.ndim - 2))
-        return np.take_along_axis(scores, index, axis=1).mean(axis=1)
 
-    values, of_class = per_class(total), per_class(drawn)
-    classes = {
-        name: np.stack(
-            [
-                values[name].mean(axis=0),
-                *np.quantile(
-                    over_seeds(of_class[name]), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0
-                ),
-            ]
-        )
-        for name in CLASS_SCORES
-    }
+def _estimate(group: Group, chips: dict[str, int], seed: int) -> Estimate:
+    per_chip, blocks = matrices(group, chips)
+    total = per_chip.sum(axis=1)
+    drawn = resample(per_chip, blocks, seed=seed)
+
+    def over_seeds(values: np.ndarray, of_draws: np.ndarray) -> np.ndarray:
+        if not len(of_draws):
+            return np.full((DRAWS, *values.shape[:-1]), np.nan)
+        return run_draws(values, of_draws, seed=seed)
+
+    seeds, of_draws = metrics(total), metrics(drawn)
+    class_values, class_draws = per_class(total), per_class(drawn)
+    classes = {}
+    for name in CLASS_SCORES:
+        draws = over_seeds(class_values[name].T, class_draws[name].swapaxes(-1, -2))
+        ends = [
+            _within(interval(float(value), of_class))
+            for value, of_class in zip(class_values[name].mean(axis=0), draws.T, strict=True)
+        ]
+        classes[name] = np.array(ends).T
     return Estimate(
-        seeds=metrics(total),
-        draws={name: over_seeds(scores) for name, scores in metrics(drawn).items()},
-        classes=classes,
-        blocks=count,
+        seeds,
+        {name: over_seeds(values, of_draws[name]) for name, values in seeds.items()},
+        classes,
     )
 
 
-def _per_block(
-    result: CellResult, block_of: dict[str, int], count: int
-) -> Int64[np.ndarray, "blocks k k"]:
-    summed = np.zeros((count, *result.per_chip.shape[1:]), np.int64)
-    np.add.at(summed, [block_of[chip] for chip in result.chip_ids], result.per_chip)
-    return summed
+def _within(of: Interval, least: float = 0.0) -> Interval:
+    return Interval(of.value, max(of.low, least), min(of.high, 1.0))

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxcrop.reports.estimates import interval
-from jaxcrop.reports.groups import Group, Scenario
+from jaxcrop.reports.groups import Group, Model, Scenario
 from jaxcrop.reports.paper import figures
 from jaxcrop.reports.study import Study
+from jaxcrop.statistics.bootstrap import Interval, interval
 from jaxcrop.training.metrics import per_class
 
 SCORES = ("overall_accuracy", "average_accuracy", "present_accuracy")
-
-ALL_REGIONS = "all regions"
 
 
 @dataclass(frozen=True)
@@ -28,24 +26,22 @@ class Claim:
 
 @dataclass(frozen=True)
 class Effect:
-    """The difference that a claim is about, of one region and model (or the mean over regions).
+    """The difference that a claim is about, of a model in a region; over all where that is None.
 
-    `value`, `low`, `high` and `paper` are by metric; `denominator` is the share of the average
+    `score` and `paper` are by metric; `denominator` is the share of the average
     accuracy's difference that the moving denominator makes: 1 - present classes' over the paper's
     average. It is None where the difference is too small to be divided (half a point).
     """
 
     claim: Claim
-    region: str
+    region: str | None
     model: str
-    value: dict[str, float]
-    low: dict[str, float]
-    high: dict[str, float]
+    score: dict[str, Interval]
     paper: dict[str, float]
 
     @property
     def denominator(self) -> float | None:
-        moving, fixed = self.value["average_accuracy"], self.value["present_accuracy"]
+        moving, fixed = self.score["average_accuracy"].value, self.score["present_accuracy"].value
         return 1 - fixed / moving if abs(moving) >= 0.005 else None
 
 
@@ -69,10 +65,10 @@ def effects(study: Study) -> list[Effect]:
     found = []
     for claim in claims(study):
         for model in study.models:
-            of_model = list(_of_regions(study, claim, model.name))
+            of_model = list(_of_regions(study, claim, model))
             found += [effect for effect, _ in of_model]
             if len(of_model) > 1:
-                found.append(_over_regions(claim, model.name, of_model))
+                found.append(_over_regions(claim, model, of_model))
     return found
 
 
@@ -86,49 +82,36 @@ def classes_counted(group: Group) -> tuple[float, float]:
 _Draws = dict[str, np.ndarray]
 
 
-def _of_regions(study: Study, claim: Claim, model: str) -> Iterator[tuple[Effect, _Draws]]:
+def _of_regions(study: Study, claim: Claim, model: Model) -> Iterator[tuple[Effect, _Draws]]:
     for region in study.regions:
         value, draws = {}, {}
         for metric in SCORES:
-            found = study.difference(region, metric, (model, claim.then), (model, claim.first))
+            found = study.difference(
+                region, metric, (model.name, claim.then), (model.name, claim.first)
+            )
             if found is not None:
                 value[metric], draws[metric] = found
-        if not value:
-            continue
-        ends = {metric: interval(draws[metric]) for metric in SCORES}
-        yield (
-            Effect(
-                claim,
-                region,
-                model,
-                value,
-                {metric: low for metric, (low, _) in ends.items()},
-                {metric: high for metric, (_, high) in ends.items()},
-                _paper(region, claim),
-            ),
-            draws,
+        if value:
+            score = {metric: interval(value[metric], draws[metric]) for metric in SCORES}
+            paper = _paper(region, claim) if model.family == "ssl4eo" else {}
+            yield Effect(claim, region, model.name, score, paper), draws
+
+
+def _over_regions(claim: Claim, model: Model, of_model: list[tuple[Effect, _Draws]]) -> Effect:
+    score = {
+        metric: interval(
+            float(np.mean([effect.score[metric].value for effect, _ in of_model])),
+            np.mean([draws[metric] for _, draws in of_model], axis=0),
         )
-
-
-def _over_regions(claim: Claim, model: str, of_model: list[tuple[Effect, _Draws]]) -> Effect:
-    ends = {
-        metric: interval(np.mean([draws[metric] for _, draws in of_model], axis=0))
         for metric in SCORES
     }
     known = [effect.paper for effect, _ in of_model]
-    return Effect(
-        claim,
-        ALL_REGIONS,
-        model,
-        {m: float(np.mean([effect.value[m] for effect, _ in of_model])) for m in SCORES},
-        {metric: low for metric, (low, _) in ends.items()},
-        {metric: high for metric, (_, high) in ends.items()},
-        {
-            metric: float(np.mean([of_region[metric] for of_region in known]))
-            for metric in SCORES
-            if all(metric in of_region for of_region in known)
-        },
-    )
+    paper = {
+        metric: float(np.mean([of_region[metric] for of_region in known]))
+        for metric in SCORES
+        if all(metric in of_region for of_region in known)
+    }
+    return Effect(claim, None, model.name, score, paper)
 
 
 def _paper(region: str, claim: Claim) -> dict[str, float]:

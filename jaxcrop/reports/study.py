@@ -64,6 +64,21 @@ class Study:
         number = self._places.get((region, model, scenario))
         return None if number is None else self.estimates[number]
 
+    def chips(self, region: str) -> dict[str, tuple[float, float]]:
+        """The test chips of a region: longitude and latitude by chip."""
+        return {
+            chip: (float(lon), float(lat))
+            for group in self.groups
+            if group.region == region
+            for result in group.results
+            for chip, lon, lat in zip(result.chip_ids, result.lon, result.lat, strict=True)
+        }
+
+    def place(self, region: str) -> tuple[float, float]:
+        """The middle of a region's test chips: longitude and latitude."""
+        lon, lat = np.mean(list(self.chips(region).values()), axis=0)
+        return float(lon), float(lat)
+
     def difference(
         self, region: str, metric: str, minuend: tuple[str, Scenario], other: tuple[str, Scenario]
     ) -> tuple[float, Float[np.ndarray, " draws"]] | None:

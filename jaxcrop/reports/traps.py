@@ -4,24 +4,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxcrop.reports.estimates import Estimate, interval
+from jaxcrop.reports.estimates import Estimate
 from jaxcrop.reports.groups import Group
 from jaxcrop.reports.study import METRICS, Study
+from jaxcrop.statistics.bootstrap import Interval, interval
 
 
 @dataclass(frozen=True)
 class TrapEffect:
-    """A trap's cells minus the same cells without it, the mean over regions, models, scenarios.
+    """A trap's cells minus the same cells without it, the mean over models and scenarios.
 
-    `value`, `low` and `high` are by metric; `pairs` counts the regions, models and scenarios.
+    It is also the mean over regions where `region` is None.
+    `score` is by metric; `pairs` counts the regions, models and scenarios that were compared.
     """
 
     trap: str
+    region: str | None
     pairs: int
-    regions: tuple[str, ...]
-    value: dict[str, float]
-    low: dict[str, float]
-    high: dict[str, float]
+    score: dict[str, Interval]
 
 
 def trap_effects(study: Study) -> list[TrapEffect]:
@@ -33,24 +33,19 @@ def trap_effects(study: Study) -> list[TrapEffect]:
             pairs.setdefault(group.trap, []).append((group, estimate, without))
     found = []
     for trap, of_trap in sorted(pairs.items()):
-        found.append(_effect(trap, of_trap))
+        found.append(_effect(trap, None, of_trap))
         for region in sorted({group.region for group, *_ in of_trap}):
-            found.append(_effect(trap, [pair for pair in of_trap if pair[0].region == region]))
+            of_region = [pair for pair in of_trap if pair[0].region == region]
+            found.append(_effect(trap, region, of_region))
     return found
 
 
-def _effect(trap: str, pairs: list[tuple[Group, Estimate, Estimate]]) -> TrapEffect:
-    value, ends = {}, {}
+def _effect(
+    trap: str, region: str | None, pairs: list[tuple[Group, Estimate, Estimate]]
+) -> TrapEffect:
+    score = {}
     for metric in METRICS:
         found = [opened.value(metric) - closed.value(metric) for _, opened, closed in pairs]
         drawn = [opened.draws[metric] - closed.draws[metric] for _, opened, closed in pairs]
-        value[metric] = float(np.mean(found))
-        ends[metric] = interval(np.mean(drawn, axis=0))
-    return TrapEffect(
-        trap,
-        len(pairs),
-        tuple(sorted({group.region for group, *_ in pairs})),
-        value,
-        {metric: low for metric, (low, _) in ends.items()},
-        {metric: high for metric, (_, high) in ends.items()},
-    )
+        score[metric] = interval(float(np.mean(found)), np.mean(drawn, axis=0))
+    return TrapEffect(trap, region, len(pairs), score)

@@ -49,11 +49,15 @@ const unit = (metric) => (metric === "kappa" ? "" : " (%)");
 const linear = (from, to, start, end) => (value) =>
   start + ((value - from) / (to - from || 1)) * (end - start);
 
-// Ticks at 1, 2 or 5 times a power of ten, about `wanted` of them.
-function ticks(from, to, wanted) {
+function stepOf(from, to, wanted) {
   const raw = (to - from || 1) / wanted;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= raw * 0.999);
+  return power * [1, 2, 5, 10].find((factor) => factor * power >= raw * 0.999);
+}
+
+// Ticks at 1, 2 or 5 times a power of ten, about `wanted` of them.
+function ticks(from, to, wanted) {
+  const step = stepOf(from, to, wanted);
   const found = [];
   for (let k = Math.ceil(from / step - 1e-9); k * step <= to + step * 1e-9; k++) {
     found.push(Number((k * step).toPrecision(12)));
@@ -61,18 +65,16 @@ function ticks(from, to, wanted) {
   return found;
 }
 
-// The range of values, widened to whole steps.
+// The range of values, widened to half steps.
 function rounded(values, wanted, { least = -Infinity, most = Infinity } = {}) {
   const shown = values.filter(known);
   if (!shown.length) return [0, 1];
   let [from, to] = [Math.min(...shown), Math.max(...shown)];
-  const space = Math.max((to - from) * 0.06, 0.005);
-  [from, to] = [from - space, to + space];
-  const [first, second] = ticks(from, to, wanted);
-  const step = (second ?? to) - (first ?? from) || to - from;
+  if (to - from < 0.01) [from, to] = [from - 0.01, to + 0.01];
+  const half = stepOf(from, to, wanted) / 2;
   return [
-    Math.max(least, Math.floor(from / step) * step),
-    Math.min(most, Math.ceil(to / step) * step),
+    Math.max(least, Math.floor(from / half - 1e-9) * half),
+    Math.min(most, Math.ceil(to / half + 1e-9) * half),
   ];
 }
 

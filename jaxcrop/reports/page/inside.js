@@ -259,7 +259,7 @@ function drawReliability(region, width) {
   );
   const marks = [];
   models.forEach((model, n) => {
-    const found = bins(region, model);
+    const found = bins(region, model).filter((bin) => bin.share >= 0.0005);
     const path = found.map((bin) => `${x(bin.confidence).toFixed(1)},${y(bin.right).toFixed(1)}`);
     nodes.push(s("polyline", { class: `line m${model % 8}`, points: path.join(" ") }));
     for (const bin of found) {
@@ -297,7 +297,7 @@ function examples(host) {
         "div",
         { class: "legend" },
         DATA.classes.map(({ name, rgb }, k) =>
-          h("span", {}, h("i", { class: "chip", style: `background:${rgb}` }), k ? name : "no label"),
+          h("span", {}, h("i", { class: "chip", style: `background:${k ? rgb : "#fff"}` }), k ? name : "no label"),
         ),
       ),
     ),

@@ -3,7 +3,7 @@
 // `rows` are {label, note, dots: [{v, low, high, name, model, kind}]}; kinds are "plain", "open",
 // "faint" and "paper". `axis` is {title, format, zero, log, span}.
 function intervalPlot(width, rows, axis) {
-  const narrow = width < 560;
+  const narrow = width < 440;
   const room = Math.max(...rows.map(({ label, note }) => label.length + (note?.length ?? 0) * 0.9));
   const left = narrow ? 10 : Math.min(width * 0.42, 24 + 6.6 * room);
   const [from, to] = axis.span ?? spanOf(rows, axis);

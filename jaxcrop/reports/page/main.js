@@ -5,6 +5,7 @@ toolbar(byId("toolbar"));
 for (const [id, build] of Object.entries({
   "chart-curves": curves,
   "chart-map": worldMap,
+  "chart-shares": classShares,
   "chart-heat": heatMap,
   "chart-policies": policies,
   "chart-classes": classBars,

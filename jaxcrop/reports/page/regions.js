@@ -211,7 +211,7 @@ function heatCell([x, y, width, height], p, text) {
     s(
       "text",
       {
-        class: `heat-text middle${p > 52 ? " strong" : ""}`,
+        class: `heat-text middle${p > 67 ? " strong" : ""}`,
         x: x + width / 2,
         y: y + height / 2 + 4,
         style: width < 34 ? "font-size:10px" : null,
@@ -219,4 +219,71 @@ function heatCell([x, y, width, height], p, text) {
       text,
     ),
   ];
+}
+
+// The classes of the labelled test pixels, a bar for each region.
+function classShares(host) {
+  chart(host, {
+    label: () => "Share of each class in the labelled test pixels, by region",
+    draw: drawShares,
+    fallback: 180,
+    table: () => ({
+      head: ["Region", "Labelled pixels", ...DATA.classes.slice(1).map(({ name }) => `${name} (%)`)],
+      rows: shownRegions().map((k) => [
+        DATA.regions[k].title,
+        count(DATA.regions[k].pixels),
+        ...DATA.regions[k].shares.slice(1).map((share) => number(share)),
+      ]),
+    }),
+  });
+}
+
+function drawShares(width) {
+  const left = 104;
+  const tall = 26;
+  const marks = [];
+  const nodes = shownRegions().map((region, row) => {
+    const { title, shares, classes, pixels } = DATA.regions[region];
+    const y = row * tall + 2;
+    let x = left;
+    const parts = classes.map((k) => {
+      const wide = shares[k] * (width - left);
+      const box = [x, y, Math.max(0, wide - 1), 18];
+      x += wide;
+      return s("rect", {
+        class: "chip",
+        x: box[0],
+        y,
+        width: box[2],
+        height: 18,
+        fill: DATA.classes[k].rgb,
+      });
+    });
+    marks.push({
+      x: (left + width) / 2,
+      y: y + 9,
+      box: [left - 2, y - 2, width - left + 3, 22],
+      title: `${title}, ${count(pixels)} labelled test pixels`,
+      lines: classes.map((k) => [
+        s(
+          "svg",
+          { class: "swatch", viewBox: "0 0 14 14", "aria-hidden": "true" },
+          s("rect", { class: "chip", x: 2, y: 2, width: 10, height: 10, fill: DATA.classes[k].rgb }),
+        ),
+        DATA.classes[k].name,
+        `${number(shares[k])} %`,
+      ]),
+    });
+    return [s("text", { class: "row", x: 0, y: y + 13 }, title), parts];
+  });
+  const key = DATA.classes.slice(1);
+  const bottom = shownRegions().length * tall + 12;
+  const step = (width - left) / key.length;
+  nodes.push(
+    key.map(({ name, rgb }, k) => [
+      s("rect", { class: "chip", x: left + k * step, y: bottom - 4, width: 9, height: 9, fill: rgb }),
+      s("text", { class: "tick", x: left + k * step + 13, y: bottom + 4 }, name),
+    ]),
+  );
+  return { height: bottom + 12, nodes, marks };
 }

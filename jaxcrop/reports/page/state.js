@@ -50,11 +50,7 @@ const score = (region, model, scenario) => at(region, model, scenario)?.v[metric
 
 const scenarioTitle = (index) => DATA.scenarios[index][2];
 
-const shortScenario = (index) => {
-  const [setting, budget] = DATA.scenarios[index];
-  if (setting === "ood") return "OOD";
-  return budget === null ? "all" : String(budget);
-};
+const budgetName = (budget) => (budget === null ? "all" : budget.toLocaleString("en-US"));
 
 // The mean over regions; its interval takes the regions' errors as independent.
 function overRegions(regions, model, scenario) {
@@ -87,32 +83,35 @@ function toolbar(host) {
   host.append(
     h("div", { class: "field metric" }, h("label", { for: "metric" }, "Metric"), select),
   );
-  const more = h("details", { class: "filters" });
-  const summary = h("summary", {});
-  const body = h("div", { class: "filters-body" });
-  more.append(summary, body);
-  body.append(
+  const body = h(
+    "div",
+    { class: "filters", id: "filters" },
     toggles("Regions", "regions", DATA.regions.map((region) => [region.title])),
     toggles("Models", "models", DATA.models.map((model, k) => [model.name, swatch(k)])),
     toggles("Settings", "settings", SETTINGS.map((key) => [DATA.settings[key]]), SETTINGS),
   );
-  host.append(more);
-  const wide = matchMedia("(min-width: 900px)");
-  const unfold = () => {
-    more.open = wide.matches;
-  };
-  unfold();
-  wide.addEventListener("change", unfold);
+  // On a phone the filters fold away behind this button; elsewhere the style hides it.
+  const button = h("button", {
+    type: "button",
+    class: "unfold",
+    "aria-controls": "filters",
+    "aria-expanded": "false",
+    onclick: () => {
+      const open = body.classList.toggle("open");
+      button.setAttribute("aria-expanded", String(open));
+    },
+  });
   const describe = () => {
-    const all = (name, total) =>
-      STATE[name].size === total ? `all ${name}` : `${STATE[name].size} of ${total} ${name}`;
-    summary.textContent = `Filters: ${all("regions", DATA.regions.length)}, ${all(
-      "models",
-      DATA.models.length,
-    )}`;
+    const hidden = sum(
+      [["regions", DATA.regions], ["models", DATA.models], ["settings", SETTINGS]].map(
+        ([name, all]) => all.length - STATE[name].size,
+      ),
+    );
+    button.textContent = hidden ? `Filters (${hidden} hidden)` : "Filters";
   };
   describe();
   LISTENERS.push(describe);
+  host.append(button, body);
 }
 
 // Buttons that show or hide the members of a set; the last one left cannot be hidden.

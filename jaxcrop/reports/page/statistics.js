@@ -98,7 +98,7 @@ function ranks(host) {
 }
 
 function drawRanks(rows, width) {
-  const narrow = width < 560;
+  const narrow = width < 440;
   const left = narrow ? 0 : 190;
   const tall = narrow ? 44 : 28;
   const marks = [];

@@ -40,7 +40,7 @@ function budgetTable(host) {
           ),
         ),
       ),
-      h("tr", {}, scenarios.map((k) => h("th", { scope: "col" }, shortScenario(k)))),
+      h("tr", {}, scenarios.map((k) => h("th", { scope: "col" }, budgetName(DATA.scenarios[k][1])))),
     );
     const bodies = shownRegions().map((region) => regionRows(region, scenarios));
     host.replaceChildren(
@@ -77,7 +77,7 @@ function regionRows(region, scenarios) {
           return h(
             "td",
             {},
-            h(top ? "strong" : "span", { class: "value" }, number(of[0], STATE.metric)),
+            h(top ? "strong" : "span", { class: top ? "best" : "value" }, number(of[0], STATE.metric)),
             h("span", { class: "ends" }, range(of[1], of[2], STATE.metric).replace(" to ", "–")),
             DATA.models[model].family === "ssl4eo" &&
               paperAt(region, k).map((figure) => paperLine(figure, of[0])),
@@ -114,6 +114,7 @@ function metricTable(host, choosers) {
   choosers.append(regionChooser(), scenarioChooser());
   const draw = () => {
     const models = modelsHere(STATE.region);
+    const { averages, rows } = DATA.table;
     host.replaceChildren(
       h(
         "table",
@@ -121,14 +122,28 @@ function metricTable(host, choosers) {
         h(
           "thead",
           {},
-          h("tr", {}, h("th", { scope: "col" }, "Metric"), models.map((m) => h("th", { scope: "col" }, modelName(m)))),
-        ),
-        DATA.table.map(({ title, rows }) =>
           h(
-            "tbody",
+            "tr",
             {},
-            h("tr", { class: "group" }, h("th", { scope: "rowgroup", colspan: models.length + 1 }, title)),
-            rows.map(([name, key]) => metricRow(name, key, models)),
+            h("th", { rowspan: 2, scope: "col" }, "Metric"),
+            averages.map((title) => h("th", { colspan: models.length, scope: "colgroup" }, title)),
+          ),
+          h(
+            "tr",
+            {},
+            averages.map(() => models.map((m) => h("th", { scope: "col" }, swatch(m), modelName(m)))),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          rows.map(([name, ...keys]) =>
+            h(
+              "tr",
+              {},
+              h("th", { scope: "row" }, name),
+              keys.map((key) => models.map((model) => metricCell(key, model))),
+            ),
           ),
         ),
       ),
@@ -138,20 +153,14 @@ function metricTable(host, choosers) {
   LISTENERS.push(draw);
 }
 
-function metricRow(name, key, models) {
+function metricCell(key, model) {
+  if (!key) return h("td", {});
   const column = DATA.metrics.findIndex((metric) => metric.key === key);
+  const of = at(STATE.region, model, STATE.scenario).v[column];
   return h(
-    "tr",
+    "td",
     {},
-    h("th", { scope: "row" }, name),
-    models.map((model) => {
-      const of = at(STATE.region, model, STATE.scenario).v[column];
-      return h(
-        "td",
-        {},
-        h("span", { class: "value" }, number(of[0], key)),
-        h("span", { class: "ends" }, range(of[1], of[2], key).replace(" to ", "–")),
-      );
-    }),
+    h("span", { class: "value" }, number(of[0], key)),
+    h("span", { class: "ends" }, range(of[1], of[2], key).replace(" to ", "–")),
   );
 }
