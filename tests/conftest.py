@@ -16,7 +16,7 @@ os.environ.update(
 
 _LONG = (
     "test_oracle.py", "test_train.py", "test_loop.py", "test_packaging.py", "test_export.py",
-    "test_real_data.py", "test_segmenter.py",
+    "test_real_data.py", "test_segmenter.py", "test_tutorial.py", "test_api.py",
 )  # fmt: skip
 
 
