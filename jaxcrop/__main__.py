@@ -7,6 +7,7 @@ VERBS = {
     "train": ("jaxcrop.train", "train a model of a region's crops, then evaluate it"),
     "evaluate": ("jaxcrop.evaluate", "score a trained model on its region's chips"),
     "predict": ("jaxcrop.predict", "turn a scene into a crop map"),
+    "report": ("jaxcrop.report", "write a sweep's report: page, figures and tables"),
     "data": ("jaxcrop.data.__main__", "build a dataset's records, or draw a synthetic region"),
     "weights": ("weights_convert.__main__", "fetch, convert and verify pretrained weights"),
 }
