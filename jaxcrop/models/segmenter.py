@@ -13,7 +13,7 @@ from jaxcrop.errors import InputError
 from jaxcrop.models.backbones import create_backbone
 from jaxcrop.models.decoders import DECODERS
 from jaxcrop.models.keys import Keys
-from jaxcrop.models.layers import widened
+from jaxcrop.models.primitives import widened
 from jaxcrop.models.pyramid import PlainPyramid, resize
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int8, Int64
 
-from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding, add_bias, widened
+from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding
+from jaxcrop.models.primitives import add_bias, widened
 from jaxcrop.models.sizes import check_size
 from jaxcrop.models.transformer import Mlp
 

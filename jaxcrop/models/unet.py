@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxcrop.models.layers import ConvNormRelu, convolve, convolve_upsampled, logits_head
+from jaxcrop.models.layers import ConvNormRelu, logits_head
+from jaxcrop.models.primitives import convolve, convolve_upsampled
 
 WIDTHS = (256, 128, 64, 32, 16)
 """Channels after each block, deepest first."""

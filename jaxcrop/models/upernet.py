@@ -7,7 +7,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxcrop.models.layers import ConvNormRelu, LayerNorm, logits_head, widened
+from jaxcrop.models.layers import ConvNormRelu, LayerNorm, logits_head
+from jaxcrop.models.primitives import widened
 from jaxcrop.models.pyramid import resize
 
 WIDTH = 256

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding, truncated_normal, widened
+from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding, truncated_normal
+from jaxcrop.models.primitives import widened
 from jaxcrop.models.sizes import check_size
-from jaxcrop.models.transformer import Mlp
+from jaxcrop.models.transformer import Mlp, attend
 
 TRAINED_SIZE = 224
 """Side in pixels of the images that a position embedding is stored for."""
@@ -29,11 +30,11 @@ class Attention(nnx.Module):
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         b, n, c = x.shape
-        qkv = self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads)
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        # products and softmax in float32 at least, scaled by 1 / sqrt(channels of a head)
-        x = jax.nn.dot_product_attention(query, key, value)
-        return self.proj(x.reshape(b, n, c))
+        # split: its gradient joins the three, where that of indexing would add them up
+        parts = jnp.split(self.qkv(x), 3, axis=-1)
+        parts = (part.reshape(b, n, self.heads, c // self.heads).swapaxes(1, 2) for part in parts)
+        x = attend(*parts)
+        return self.proj(x.swapaxes(1, 2).reshape(b, n, c))
 
 
 class LayerScale(nnx.Module):

@@ -13,8 +13,8 @@ from jaxcrop.models.layers import (
     LayerNorm,
     Linear,
     PatchEmbedding,
-    convolve_upsampled,
 )
+from jaxcrop.models.primitives import convolve_upsampled
 
 torch = pytest.importorskip("torch")
 

@@ -17,7 +17,8 @@ from jax.sharding import AxisType, Mesh
 from jaxcrop.config import LossConfig, OptimizerConfig, TuningConfig
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
-from jaxcrop.models.layers import BatchNorm, Conv, widened
+from jaxcrop.models.layers import BatchNorm, Conv
+from jaxcrop.models.primitives import widened
 from jaxcrop.training import mesh as mesh_module
 from jaxcrop.training.losses import make_loss
 from jaxcrop.training.mesh import data_mesh, placement, put_batch, put_everywhere

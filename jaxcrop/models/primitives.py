@@ -1,0 +1,256 @@
+"""What the layers compute, with gradients that XLA makes good programs of.
+
+Each function has its gradient written out. Barriers keep what makes the operands of a product or a
+convolution out of it: XLA would compute the whole chain of layers since the last one again for
+each user, and badly where an operand must be transposed. Sums over many values go in two steps,
+of which XLA vectorises the first and spreads it over the cores of a CPU.
+"""
+
+from functools import partial
+from math import gcd
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+_LANES, _ROWS = 128, 16
+"""A row of so many numbers fills the vector units, and so many rows are summed at once."""
+
+
+def widened(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`x` in float32, or in its own type where that is wider: for sums over many values."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def channel_sums(x: Float[Array, "b *n c"]) -> Float[Array, " c"]:
+    """The sum over all but the last axis."""
+    b, *_, c = x.shape
+    x = x.reshape(b, -1, c)
+    count = x.shape[1]
+    beside = gcd(count, max(1, _LANES // c))
+    x = x.reshape(b, count // beside, beside * c)
+    whole = x.shape[1] // _ROWS * _ROWS
+    first = x[:, :whole].reshape(b, -1, _ROWS, beside * c).sum(axis=2)
+    sums = jax.lax.optimization_barrier(first).reshape(-1, c).sum(axis=0)
+    return sums + x[:, whole:].reshape(-1, c).sum(axis=0) if whole < x.shape[1] else sums
+
+
+def _row_means(x: Float[Array, "*n c"]) -> Float[Array, "*n 1"]:
+    """The mean over the last axis."""
+    *leading, c = x.shape
+    lanes = gcd(c, _ROWS)
+    sums = x.reshape(*leading, c // lanes, lanes).sum(axis=-2)
+    return jax.lax.optimization_barrier(sums).sum(axis=-1, keepdims=True) / c
+
+
+@jax.custom_vjp
+def add_bias(x: Float[Array, "b *n c"], bias: Float[Array, " c"]) -> Float[Array, "b *n c"]:
+    """`x + bias` in the type of `x`, the sum and so the bias's gradient in float32 at least."""
+    return (widened(x) + bias).astype(x.dtype)
+
+
+def _add_bias_backward(_, slope):
+    return slope, channel_sums(widened(slope))
+
+
+add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _add_bias_backward)
+
+
+@jax.custom_vjp
+def product(x: Float[Array, "*n i"], kernel: Float[Array, "i o"]) -> Float[Array, "*n o"]:
+    """The matrix product over the last axis of `x`."""
+    return jax.lax.optimization_barrier(x) @ kernel
+
+
+def _product_forward(x, kernel):
+    x = jax.lax.optimization_barrier(x)
+    return x @ kernel, (x, kernel)
+
+
+def _product_backward(operands, slope):
+    x, kernel = operands
+    slope = jax.lax.optimization_barrier(slope)
+    i, o = kernel.shape
+    rows, slopes = x.reshape(-1, i), slope.reshape(-1, o)
+    # Over the rows of both: XLA would rather turn one of them first. The wider goes last.
+    over_rows = (((0,), (0,)), ((), ()))
+    if i > o:
+        of_kernel = jax.lax.dot_general(slopes, rows, over_rows).T
+    else:
+        of_kernel = jax.lax.dot_general(rows, slopes, over_rows)
+    return slope @ kernel.T, of_kernel
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve(
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "kh kw i o"],
+    stride: int,
+    padding: tuple[tuple[int, int], tuple[int, int]],
+) -> Float[Array, "b h2 w2 o"]:
+    """2-D convolution with `padding` zeros before and after each axis."""
+    return _convolution(jax.lax.optimization_barrier(x), kernel, stride, padding)
+
+
+def _convolution(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _convolve_forward(x, kernel, stride, padding):
+    x = jax.lax.optimization_barrier(x)
+    return _convolution(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolve_backward(stride, padding, operands, slope):
+    x, kernel = operands
+    slope = jax.lax.optimization_barrier(slope)
+    _, pull = jax.vjp(lambda x, kernel: _convolution(x, kernel, stride, padding), x, kernel)
+
+    def as_usual(x, slope):
+        del x
+        return pull(slope)[1]
+
+    def turned(x, slope):
+        """The gradient as a convolution of the slope by `x`, whose larger operand is the window.
+
+        XLA turns the image of a convolution on a CPU so that channels come first, which costs it
+        more than the convolution; a window's channels stay last.
+        """
+        sides = zip(kernel.shape[:2], padding, strict=True)
+        beyond = [(size - 1 - before, size - 1 - after) for size, (before, after) in sides]
+        numbers = ("CHWN", "IHWO", "HWCN")
+        found = jax.lax.conv_general_dilated(slope, x, (1, 1), beyond, dimension_numbers=numbers)
+        return jnp.flip(found, (0, 1))
+
+    narrow = stride == 1 and slope.shape[-1] < x.shape[-1]
+    of_kernel = jax.lax.platform_dependent(
+        x, slope, cpu=turned if narrow else as_usual, default=as_usual
+    )
+    return pull(slope)[0], of_kernel
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _sub_pixel(
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "k k i o"],
+    taps: Int[np.ndarray, "2 2 k"],
+) -> Float[Array, "b 2*h 2*w o"]:
+    """Four 2x2 convolutions of `x`, one for each position in a 2x2 cell of the output.
+
+    `taps` says which of the kernel's taps along an axis, added up, the first and the second
+    position of a cell have on two pixels: the one before and its own, or its own and the one after.
+    """
+    k, _, i, o = kernel.shape
+    b, h, w, _ = x.shape
+    flat = kernel.reshape(k * k, i * o)
+
+    def cell(row: int, column: int) -> Float[Array, "b h w o"]:
+        both = np.einsum("ak,bl->abkl", taps[row], taps[column]).reshape(4, k * k)
+        merged = jnp.matmul(both.astype(x.dtype), flat, precision="highest")
+        padding = ((1 - row, row), (1 - column, column))
+        return convolve(x, merged.reshape(2, 2, i, o), 1, padding)
+
+    rows = [jnp.stack([cell(row, 0), cell(row, 1)], axis=3) for row in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o)
+
+
+_UPSAMPLED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+_TRANSPOSED_TAPS = np.array([[[0, 0, 0, 1], [0, 1, 0, 0]], [[0, 0, 1, 0], [1, 0, 0, 0]]])
+
+
+def convolve_upsampled(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]
+) -> Float[Array, "b 2*h 2*w o"]:
+    """3x3 convolution of `x` upsampled by 2 (nearest), without making the upsampled map.
+
+    Of the nine pixels under the kernel only four differ. For each of the four positions in a 2x2
+    cell, the taps that meet the same pixel add up, and the 2x2 kernel of their sums runs over `x`:
+    four products per output instead of nine, equal up to rounding.
+    """
+    return _sub_pixel(x, kernel, _UPSAMPLED_TAPS)
+
+
+def convolve_transposed(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "4 4 i o"]
+) -> Float[Array, "b 2*h 2*w o"]:
+    """PyTorch's transposed convolution with stride 2 and padding 1 (weights_spec 5.4).
+
+    The map with zeros between its pixels is not made: each position of a cell meets four taps.
+    """
+    return _sub_pixel(x, kernel, _TRANSPOSED_TAPS)
+
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise_by_batch(
+    x: Float[Array, "b h w c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
+) -> tuple[Float[Array, "b h w c"], Float[Array, " c"], Float[Array, " c"]]:
+    """`x` normalised by its own statistics, and these: mean and biased variance of each channel."""
+    return _by_batch_forward(x, scale, bias, epsilon)[0]
+
+
+def _by_batch_forward(x, scale, bias, epsilon):
+    x = jax.lax.optimization_barrier(x)
+    count = x.size // x.shape[-1]
+    wide = widened(x)
+    mean = channel_sums(wide) / count
+    var = channel_sums(jnp.square(wide - mean)) / count
+    inverse = jax.lax.rsqrt(var + epsilon)
+    factor = scale * inverse
+    y = (wide * factor + (bias - mean * factor)).astype(x.dtype)
+    return (y, mean, var), (x, scale, mean, inverse)
+
+
+def _by_batch_backward(epsilon, kept, slopes):
+    """The gradient of Ioffe and Szegedy 2015 (arXiv 1502.03167, section 3)."""
+    del epsilon
+    x, scale, mean, inverse = kept
+    slope = widened(jax.lax.optimization_barrier(slopes[0]))
+    count = x.size // x.shape[-1]
+    centred = widened(x) - mean
+    of_bias = channel_sums(slope)
+    of_scale = channel_sums(slope * centred) * inverse
+    of_x = scale * inverse * (slope - of_bias / count - centred * (of_scale * inverse / count))
+    return of_x.astype(x.dtype), of_scale, of_bias
+
+
+normalise_by_batch.defvjp(_by_batch_forward, _by_batch_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise_each(
+    x: Float[Array, "b *n c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
+) -> Float[Array, "b *n c"]:
+    """`x` normalised over its last axis."""
+    return _each_forward(x, scale, bias, epsilon)[0]
+
+
+def _each_forward(x, scale, bias, epsilon):
+    x = jax.lax.optimization_barrier(x)
+    wide = widened(x)
+    mean = _row_means(wide)
+    inverse = jax.lax.rsqrt(_row_means(jnp.square(wide - mean)) + epsilon)
+    y = (wide - mean) * inverse * scale + bias
+    return y.astype(x.dtype), (x, scale, mean, inverse)
+
+
+def _each_backward(epsilon, kept, slope):
+    """The gradient of Ba et al. 2016 (arXiv 1607.06450)."""
+    del epsilon
+    x, scale, mean, inverse = kept
+    slope = widened(jax.lax.optimization_barrier(slope))
+    normal = (widened(x) - mean) * inverse
+    scaled = slope * scale
+    of_x = inverse * (scaled - _row_means(scaled) - normal * _row_means(scaled * normal))
+    return of_x.astype(x.dtype), channel_sums(slope * normal), channel_sums(slope)
+
+
+normalise_each.defvjp(_each_forward, _each_backward)
