@@ -1,14 +1,19 @@
 """`python -m jaxcrop.train`: train a model of a region's crops, then evaluate it."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxcrop.cli import exit_on_input_error
 from jaxcrop.config import TrainConfig
 from jaxcrop.errors import InputError
 from jaxcrop.presets import parse_train_config
 from jaxcrop.regions import REGIONS
+
+if TYPE_CHECKING:
+    from jaxcrop.data.reading import Records
+    from jaxcrop.training.beginning import Beginning
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,27 +35,52 @@ def train_and_evaluate(config: TrainConfig) -> Path:
     InputError naming everything that is missing, records and weights, before any work.
     """
     from jaxcrop.training.mesh import prepare_devices  # noqa: PLC0415
+    from jaxcrop.training.preemption import preemptible  # noqa: PLC0415
 
     prepare_devices(config.device)
     config = _with_run_dir(config)
-    if config.data.ood_mode == "pretrain":
-        first = config.log.run_dir / "pretraining"
-        others = {"setting": "ood", "ood_mode": "mix", "budget": None}
-        _train_and_evaluate(config.replaced(**others, run_dir=first))
-        config = config.replaced(weights=str(first))
-    _train_and_evaluate(config)
+    with preemptible():
+        if config.data.ood_mode == "pretrain":
+            first = config.log.run_dir / "pretraining"
+            others = {"setting": "ood", "ood_mode": "mix", "budget": None}
+            _train_and_evaluate(config.replaced(**others, run_dir=first))
+            config = config.replaced(weights=str(first))
+        _train_and_evaluate(config)
     return config.log.run_dir
 
 
 def _train_and_evaluate(config: TrainConfig) -> None:
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
+    from jaxcrop.training.loop import train  # noqa: PLC0415
+    from jaxcrop.training.mesh import is_first_process, together  # noqa: PLC0415
+    from jaxcrop.training.runs import create_model, held, start_run  # noqa: PLC0415
+    from jaxcrop.training.scores import score_run  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        with together():
+            records, beginning = _found(config)
+            if is_first_process():
+                stack.enter_context(held(config.log.run_dir))
+            run = start_run(config, records, beginning.backbone, beginning.band_input)
+        model = create_model(run)
+        beginning.fill(model)
+        random = config.model.weights == "random"
+        if random and config.tuning.tune == "frozen" and is_first_process():
+            print("The backbone's random weights stay frozen; --tune full trains them.")
+        train(run, model)
+        score_run(
+            run, "test", config.scoring.test_checkpoint, batch_size=config.optimizer.batch_size
+        )
+
+
+def _found(config: TrainConfig) -> "tuple[dict[str, Records], Beginning]":
+    """The records of each region that takes part, and the weights to begin with.
+
+    Raises InputError naming all that is missing.
+    """
     from jaxcrop.data.paths import default_data_dir  # noqa: PLC0415
     from jaxcrop.data.reading import find_records  # noqa: PLC0415
     from jaxcrop.training.beginning import Beginning  # noqa: PLC0415
-    from jaxcrop.training.loop import train  # noqa: PLC0415
-    from jaxcrop.training.mesh import is_first_process  # noqa: PLC0415
-    from jaxcrop.training.runs import create_model, held, start_run  # noqa: PLC0415
-    from jaxcrop.training.scores import score_run  # noqa: PLC0415
 
     data_dir = config.data.data_dir or default_data_dir()
     variant = config.data.variant
@@ -65,17 +95,7 @@ def _train_and_evaluate(config: TrainConfig) -> None:
     ]
     if missing + beginning.missing:
         raise InputError(f"missing: {' and '.join(missing + beginning.missing)}")
-
-    with held(config.log.run_dir) if is_first_process() else nullcontext():
-        run = start_run(config, records, beginning.backbone, beginning.band_input)
-        model = create_model(run)
-        beginning.fill(model)
-        if config.model.weights == "random" and config.tuning.tune == "frozen":
-            print("The backbone's random weights stay frozen; --tune full trains them.")
-        train(run, model)
-        score_run(
-            run, "test", config.scoring.test_checkpoint, batch_size=config.optimizer.batch_size
-        )
+    return records, beginning
 
 
 def _with_run_dir(config: TrainConfig) -> TrainConfig:

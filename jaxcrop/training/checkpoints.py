@@ -1,8 +1,14 @@
 """Checkpoints of a run: the last ones to go on from, the best one to use (the file of Orbax)."""
 
 import json
+import logging
+import os
+import re
 import shutil
+import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,23 +16,27 @@ import jax
 from jax.sharding import Sharding, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from jaxcrop.errors import InputError, first_line
-from jaxcrop.files import replacing
+from jaxcrop.errors import InputError
 from jaxcrop.training.lora import merged
-from jaxcrop.training.mesh import is_first_process
+from jaxcrop.training.mesh import from_first_process, is_first_process, together
 from jaxcrop.training.network import Values
 from jaxcrop.training.step import TrainState
 
 Which = Literal["best", "last"]
-_policies = ocp.training.preservation_policies
 
 _VALUES = ("params", "frozen", "statistics", "average")
+_LOSS = "validation_loss.json"
 _MANIFEST = "jaxcrop-crc32.json"
-"""Checksums of a checkpoint's files, written when it is complete."""
+"""Checksums of a checkpoint's files, the last of them to be written."""
 
+_PARTIAL = ".partial"
+"""Ends the name of a checkpoint that is being written or taken away."""
 
-def _validation_loss(metrics: dict) -> float:
-    return metrics["validation_loss"]
+_NO_LOOP = "Event loop is closed"
+"""What Tensorstore meets where it would report to a save that has failed already."""
+
+_LATEST = 2
+"""Checkpoints that are kept beside the best: if the latest is damaged, one is left."""
 
 
 def _by_path(tree) -> dict[str, jax.Array]:
@@ -58,98 +68,71 @@ def _parts(state: TrainState) -> dict[str, dict[str, jax.Array]]:
     return {name: part for name, part in parts.items() if part}
 
 
+def _shapes(parts: dict) -> dict[str, dict[str, tuple[int, ...]]]:
+    return {n: {key: tuple(leaf.shape) for key, leaf in part.items()} for n, part in parts.items()}
+
+
 class Checkpoints:
     """The checkpoints of a run folder: the two latest, and that of the lowest validation loss.
 
-    Each is complete or not there. Of two, one may be damaged later, by a disk or a copy: what is
-    read is compared with checksums first.
+    Each is complete or not there, a folder named by its step. One may be damaged later, by a disk
+    or a copy: what is read is compared with checksums first. Of several processes all write their
+    arrays, and the first does the rest.
     """
 
     def __init__(self, run_dir: Path):
-        keep = [
-            _policies.LatestN(2),
-            _policies.BestN(get_metric_fn=_validation_loss, reverse=True, n=1),
-        ]
-        self._checkpointer = ocp.training.Checkpointer(
-            (run_dir / "checkpoints").absolute(),
-            preservation_policy=_policies.AnyPreservationPolicy(keep),
-            cleanup_tmp_directories=True,
-        )
-        self._folder = Path(self._checkpointer.directory)
+        self._folder = (run_dir / "checkpoints").absolute()
 
-    def save(self, state: TrainState, validation_loss: float = float("inf")) -> None:
+    def save(self, state: TrainState, validation_loss: float | None = None) -> None:
         """Write `state` under its step; complete or not at all.
 
         One without a validation loss is there to go on from, never the best. Raises InputError
         where the disk is full or the folder cannot be written.
         """
         step = int(state.step)
+        partial = self._folder / f"{step}{_PARTIAL}"
         try:
-            self._checkpointer.save_checkpointables(
-                step, _parts(state), metrics={"validation_loss": validation_loss}, overwrite=True
-            )
-            if is_first_process():
-                self._sign(step)
-        except (OSError, ValueError, RuntimeError) as error:
+            with _quiet():
+                ocp.save_checkpointables(partial, _parts(state), overwrite=True)
+            with together():
+                if is_first_process():
+                    (partial / _LOSS).write_text(json.dumps(validation_loss))
+                    (partial / _MANIFEST).write_text(json.dumps(_checksums(partial)))
+                    partial.replace(self._folder / str(step))
+                    self._keep_latest_and_best()
+        except (OSError, ValueError) as error:
+            reason = _reason(error)
+            if reason is None:
+                raise
+            self._clear()
             raise InputError(
-                f"{self._folder}/{step} cannot be written ({first_line(error)}): free the disk "
-                "and give the same command, which goes on from the checkpoint before"
+                f"{self._folder}/{step} cannot be written ({reason}): free the disk and give the "
+                "same command, which goes on from the checkpoint before"
             ) from error
 
-    def _sign(self, step: int) -> None:
-        folder = self._folder / str(step)
-        with replacing(folder / _MANIFEST) as temporary:
-            temporary.write_text(json.dumps(_checksums(folder)))
-
-    @property
-    def latest_step(self) -> int | None:
-        """Step of the latest checkpoint, or None before the first."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
-
     def restore(self, like: TrainState) -> tuple[TrainState, list[str]]:
-        """The latest checkpoint that is whole, placed as `like` is, and what is wrong with later
-        ones, which are taken away.
+        """The latest checkpoint that is whole, placed as `like` is, or `like` before the first.
 
-        Raises InputError where none is whole.
+        Also returns what is wrong with later ones, which are taken away. Raises InputError where
+        there are some but none is whole, or where it is of another version.
         """
-        wanted = jax.tree.map(lambda leaf: _abstract(leaf, leaf.sharding), _parts(like))
-        faults = []
-        while self.latest_step is not None:
-            step = self.latest_step
-            try:
-                self._check(step)
-                loaded = self._checkpointer.load_checkpointables(step, wanted)
-            except InputError as error:
-                faults.append(str(error))
-                self._discard(step)
-                continue
-            values = {name: loaded.get(name, {}) for name in _VALUES}
-            progress = _like(_progress(like), loaded["progress"])
-            return TrainState(**values, **progress), faults
-        raise InputError(
-            f"{self._folder} holds no checkpoint that is whole ({'; '.join(faults)}): train again "
-            "into a new folder"
-        )
-
-    def _check(self, step: int) -> None:
-        """Raise InputError where a file of the checkpoint is not as it was written."""
+        step, faults = -1, []
+        with together():
+            if is_first_process():
+                step, faults = self._latest_whole()
+        step = from_first_process(step)
+        if step < 0:
+            return like, faults
         folder = self._folder / str(step)
-        try:
-            signed = json.loads((folder / _MANIFEST).read_text())
-        except FileNotFoundError:
-            return  # killed between the two: Orbax's own rename says that it is complete
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder / _MANIFEST} cannot be read: {error}") from error
-        found = _checksums(folder)
-        changed = [name for name in signed if found.get(name) != signed[name]]
-        if changed:
-            raise InputError(f"{folder / changed[0]} is damaged or missing")
-
-    def _discard(self, step: int) -> None:
-        if is_first_process():
-            shutil.rmtree(self._folder / str(step))
-        self._checkpointer.reload()
+        wanted = jax.tree.map(lambda leaf: _abstract(leaf, leaf.sharding), _parts(like))
+        if _shapes(ocp.checkpointables_metadata(folder).metadata) != _shapes(wanted):
+            raise InputError(
+                f"{folder} is of another version of jaxcrop: train again into a new folder"
+            )
+        loaded = ocp.load_checkpointables(folder, wanted)
+        progress = _like(_progress(like), loaded["progress"])
+        values = {name: loaded.get(name, {}) for name in _VALUES}
+        return TrainState(**values, **progress), faults
 
     def load_model(self, which: Which, like: dict[str, jax.ShapeDtypeStruct]) -> Values:
         """The values of the best or last checkpoint's model, of the names and shapes of `like`.
@@ -157,14 +140,15 @@ class Checkpoints:
         Raises InputError where there is no checkpoint, or where it is damaged or of another
         architecture.
         """
-        found = self._checkpointer.checkpoints
-        if not found:
+        steps = self._steps()
+        if not steps:
             raise InputError(f"{self._folder} holds no checkpoint: train the run first")
-        best = min(found, key=lambda checkpoint: _validation_loss(checkpoint.metrics))
-        step = best.step if which == "best" else found[-1].step
-        self._check(step)
+        step = self._best(steps) if which == "best" else steps[-1]
+        if fault := self._fault(step):
+            raise InputError(f"{fault}: restore the file or train again")
+        folder = self._folder / str(step)
         here = SingleDeviceSharding(jax.local_devices()[0])
-        metadata = self._checkpointer.checkpointables_metadata(step).metadata
+        metadata = ocp.checkpointables_metadata(folder).metadata
         wanted = {
             name: {key: _abstract(leaf, here) for key, leaf in metadata[name].items()}
             for name in _VALUES
@@ -172,23 +156,93 @@ class Checkpoints:
         }
         if "average" in wanted:
             del wanted["params"]
-        loaded = self._checkpointer.load_checkpointables(step, wanted)
+        loaded = ocp.load_checkpointables(folder, wanted)
         values = merged({key: value for part in loaded.values() for key, value in part.items()})
         differing = sorted(set(values) ^ set(like)) or [
             name for name in like if values[name].shape != like[name].shape
         ]
         if differing:
             raise InputError(
-                f"{self._folder}/{step} holds another architecture than its run's config.yaml "
-                f"names ({differing[0]} differs): restore the file or train again"
+                f"{folder} holds another architecture than its run's config.yaml names "
+                f"({differing[0]} differs): restore the file or train again"
             )
         return values
 
+    def _steps(self) -> list[int]:
+        return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
 
-def _checksums(folder: Path) -> dict[str, int]:
+    def _best(self, steps: list[int]) -> int:
+        """The step of the lowest validation loss, the last of several."""
+        return min(steps, key=lambda step: (self._loss(step), -step))
+
+    def _loss(self, step: int) -> float:
+        """The validation loss of a checkpoint; a damaged one's is the lowest, so it is looked at.
+
+        It is neither taken away for a worse one nor passed over in silence.
+        """
+        if self._fault(step, only=_LOSS):
+            return -float("inf")
+        loss = json.loads((self._folder / str(step) / _LOSS).read_text())
+        return float("inf") if loss is None else loss
+
+    def _fault(self, step: int, only: str | None = None) -> str | None:
+        """What is wrong with the files of a checkpoint, or with one of them: they are not as they
+        were written.
+        """
+        folder = self._folder / str(step)
+        try:
+            written = json.loads((folder / _MANIFEST).read_text())
+            names = list(written) if only is None else [only]
+            found = _checksums(folder, only or "**/*")
+            changed = [name for name in names if found.get(name) != written[name]]
+        except (OSError, ValueError, TypeError, KeyError):
+            changed = [_MANIFEST]
+        return f"{folder / changed[0]} is damaged or missing" if changed else None
+
+    def _latest_whole(self) -> tuple[int, list[str]]:
+        """The step to go on from, or -1 before the first, and what is wrong with later ones."""
+        self._clear()
+        faults = []
+        later = []
+        for step in reversed(self._steps()):
+            fault = self._fault(step)
+            if fault is None:
+                break
+            faults.append(fault)
+            later.append(step)
+        else:
+            if faults:
+                raise InputError(
+                    f"{self._folder} holds no checkpoint that is whole ({'; '.join(faults)}): "
+                    "restore the files, or train again into a new folder"
+                )
+            return -1, []
+        for damaged in later:
+            self._remove(damaged)
+        return step, faults
+
+    def _keep_latest_and_best(self) -> None:
+        steps = self._steps()
+        for step in set(steps) - {*steps[-_LATEST:], self._best(steps)}:
+            self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        # Renamed first: one that is half taken away is no checkpoint.
+        partial = self._folder / f"{step}{_PARTIAL}"
+        (self._folder / str(step)).replace(partial)
+        shutil.rmtree(partial)
+
+    def _clear(self) -> None:
+        """Take away what a killed or failed process left unfinished."""
+        if is_first_process():
+            for partial in self._folder.glob(f"*{_PARTIAL}*"):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _checksums(folder: Path, pattern: str = "**/*") -> dict[str, int]:
     """The CRC-32 of every file of a checkpoint by its name."""
     sums = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.glob(pattern)):
         if path.is_file() and path.name != _MANIFEST:
             value = 0
             with path.open("rb") as file:
@@ -196,3 +250,29 @@ def _checksums(folder: Path) -> dict[str, int]:
                     value = zlib.crc32(block, value)
             sums[str(path.relative_to(folder))] = value
     return sums
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a disk refused, or None where an error is of another kind.
+
+    Tensorstore, which writes Orbax's arrays, says it in the text of a ValueError.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return None if code is None else os.strerror(int(code[1]))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Orbax and Tensorstore from printing the block's error, which is ours to say.
+
+    They stay quiet after it: threads of theirs go on for a while, each to its own traceback.
+    """
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda error: str(error.exc_value) == _NO_LOOP or hook(error)
+    yield
+    logger.setLevel(level)
+    sys.unraisablehook = hook

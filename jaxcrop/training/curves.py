@@ -1,6 +1,5 @@
 """Learning curves of a run."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from jaxcrop.errors import InputError
+from jaxcrop.files import json_lines
 
 _TRAINING, _VALIDATION, _SECOND = "#3b6ea8", "#c8501e", "#2f8f5b"
 
@@ -68,18 +68,16 @@ def _points(axes, curves: dict, name: str, label: str, colour: str) -> None:
 def _read(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The steps and values of every scalar that the log holds."""
     try:
-        text = path.read_text()
+        rows = json_lines(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}): give the folder of a training run"
         ) from error
     points: dict[str, dict[int, float]] = {}
-    for line in text.splitlines(keepends=True):
-        if line.endswith("\n"):  # a run may still be writing the last one
-            values = json.loads(line)
-            step = values.pop("step")
-            for name, value in values.items():
-                points.setdefault(name, {})[step] = value
+    for row in rows:
+        step = row.pop("step")
+        for name, value in row.items():
+            points.setdefault(name, {})[step] = value
     if not points:
         raise InputError(f"{path} holds no step yet: let the run train before drawing its curves")
     return {

@@ -62,8 +62,9 @@ def evaluate_chips(
         chip_ids += ids
         per_chip.append(np.asarray(result.confusion, np.int64)[: len(ids)])
         calibration = calibration + np.asarray(result.calibration, np.float64)
-        for shard in predicted.addressable_shards if len(predictions) < pictures else ():
-            predictions += list(np.asarray(shard.data))
+        if len(predictions) < pictures:
+            parts = [part for part in predicted.addressable_shards if part.replica_id == 0]
+            predictions += [chip for part in parts for chip in np.asarray(part.data)][: len(ids)]
     total, pixels, weights = np.array(losses).T
     return Evaluation(
         loss=float(total.sum() / max(pixels.sum(), 1.0)),

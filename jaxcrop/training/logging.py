@@ -13,11 +13,15 @@ import numpy as np
 from jaxtyping import Integer, UInt8, UInt16
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import image as image_summary
+from tensorboardX.summary import scalar as scalar_summary
 
 from jaxcrop.crops import CROPS
 from jaxcrop.figures import TRUE_COLOUR, stretched
-from jaxcrop.files import replacing
+from jaxcrop.files import json_lines, replacing, writing
 from jaxcrop.training.trackers import open_trackers
 
 _GAP = 4
@@ -38,11 +42,12 @@ def message(text: str) -> None:
 
 
 class RunLog:
-    """Scalars, pictures and messages of a run, in its folder and on the terminal.
+    """Scalars, pictures and messages of a run, in its folder and on the terminal; a context.
 
     On resuming from step `start`, what an interrupted run logged after that step is taken back.
-    `trackers` are those of `jaxcrop.training.trackers`. Without `writes`, as in every process but
-    the first of several, nothing is written or shown.
+    `trackers` are those of `jaxcrop.training.trackers`, which hear how the context ends. Without
+    `writes`, as in every process but the first of several, nothing is written or shown. What is
+    logged is in its files at once. Raises InputError where a file cannot be written.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class RunLog:
         trackers: Sequence[str] = (),
         writes: bool = True,
     ):
+        self._folder = run_dir
         self._steps = steps
         self._writes = writes
         self._timed_from: tuple[int, float] | None = None
@@ -64,15 +70,14 @@ class RunLog:
         self._opened = ExitStack()
         if not writes:
             return
-        with ExitStack() as opened:  # closes what is open if the next cannot be
+        with writing(run_dir), ExitStack() as opened:  # closes what is open if the next cannot be
             self._trackers = open_trackers(trackers, run_dir, title, settings, resume=start > 0)
             for tracker in self._trackers:
-                opened.callback(tracker.close)
+                opened.push(tracker)
             _keep_until(run_dir / "metrics.jsonl", start)
             self._scalars = opened.enter_context((run_dir / "metrics.jsonl").open("a"))
             self._lines = opened.enter_context((run_dir / "train.log").open("a"))
-            self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
-            opened.callback(self._tensorboard.close)
+            self._tensorboard = opened.enter_context(_TensorBoard(run_dir / "tensorboard", start))
             self._bar = None
             if sys.stderr.isatty():
                 columns = BarColumn(), TextColumn("{task.description}", markup=False)
@@ -82,16 +87,25 @@ class RunLog:
                 self._task = self._bar.add_task("", total=steps, completed=start)
             self._opened = opened.pop_all()
 
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *error) -> None:
+        with writing(self._folder):
+            self._opened.__exit__(*error)
+
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record `values` of `step`."""
         if not self._writes:
             return
-        self._scalars.write(json.dumps({"step": step, **values}) + "\n")
-        self._scalars.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, step)
-        for tracker in self._trackers:
-            tracker.scalars(step, values)
+        with writing(self._folder):
+            self._scalars.write(json.dumps({"step": step, **values}) + "\n")
+            self._scalars.flush()
+            self._tensorboard.write(
+                step, *(scalar_summary(name, value) for name, value in values.items())
+            )
+            for tracker in self._trackers:
+                tracker.scalars(step, values)
 
     def progress(self, step: int, loss: float, images: int) -> None:
         """Log the loss of a step, and show it with the images per second and the time left.
@@ -138,24 +152,51 @@ class RunLog:
         """Show a picture of `step` in TensorBoard and the trackers."""
         if not self._writes:
             return
-        self._tensorboard.add_image(name, image, step, dataformats="HWC")
-        for tracker in self._trackers:
-            tracker.picture(step, name, image)
-
-    def close(self) -> None:
-        """End the progress bar, and flush the files and trackers."""
-        self._opened.close()
+        with writing(self._folder):
+            self._tensorboard.write(step, image_summary(name, image, dataformats="HWC"))
+            for tracker in self._trackers:
+                tracker.picture(step, name, image)
 
     def _write_line(self, text: str) -> None:
-        self._lines.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}  {text}\n")
-        self._lines.flush()
+        with writing(self._folder):
+            self._lines.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}  {text}\n")
+            self._lines.flush()
+
+
+class _TensorBoard:
+    """TensorBoard's file of a run's events from step `start` on; a context.
+
+    They are written here and now. tensorboardX's own SummaryWriter has a thread write them, which a
+    full disk ends, and training then waits for it forever; a kill takes the last two minutes.
+    """
+
+    def __init__(self, folder: Path, start: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"))
+        # TensorBoard forgets what an interrupted run wrote from the step after `start` on.
+        self._write(Event(step=start + 1, file_version="brain.Event:2"))
+        self._write(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def __enter__(self) -> "_TensorBoard":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._file.close()
+
+    def write(self, step: int, *summaries: Summary) -> None:
+        for summary in summaries:
+            self._write(Event(step=step, summary=summary))
+        self._file.flush()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._file.write_event(event)
 
 
 def _keep_until(path: Path, step: int) -> None:
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    rows = json_lines(path) if path.exists() else []
     with replacing(path) as temporary:
-        temporary.write_text("".join(kept))
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in rows if r["step"] <= step))
 
 
 def sample_picture(

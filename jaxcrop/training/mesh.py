@@ -1,9 +1,12 @@
 """The devices as a mesh: batches split over it, parameters copied to each or spread."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcrop.config import DeviceConfig
@@ -38,6 +41,30 @@ def prepare_devices(config: DeviceConfig) -> None:
 def is_first_process() -> bool:
     """Whether this process is the one that writes and prints."""
     return jax.process_index() == 0
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """A block that all processes come through, or none: where one cannot, the others stop as well.
+
+    Raises InputError where another process could not.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        failures = multihost_utils.process_allgather(np.array(failed))
+    if failures.any():
+        raise InputError("another of the processes had to stop: its own output says why")
+
+
+def from_first_process(number: int) -> int:
+    """The number that the first process has."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def data_mesh() -> Mesh:
@@ -86,6 +113,11 @@ def fitting_batch_size(wanted: int, chips: int, mesh: Mesh) -> int:
             f"choose a multiple of {mesh.size}"
         )
     return size
+
+
+def evaluation_batch_size(wanted: int, chips: int, mesh: Mesh) -> int:
+    """About the batch size `wanted`, but no more than all chips need: a multiple of the devices."""
+    return -(-min(wanted, chips) // mesh.size) * mesh.size
 
 
 def local_rows(mesh: Mesh, chips: int) -> slice:

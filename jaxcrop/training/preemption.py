@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import jax
@@ -12,40 +14,66 @@ EXIT_CODE = 75
 
 
 class Preempted(SystemExit):
-    """Ends the process with EXIT_CODE, after the checkpoint of a preempted run is written."""
+    """Ends the process with EXIT_CODE: what is not in a checkpoint, the same command does anew."""
 
     def __init__(self):
         super().__init__(EXIT_CODE)
 
 
+@contextmanager
+def _answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have `answer` called at a SIGTERM; of several processes JAX's own service hears it."""
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, answer)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+
+
+@contextmanager
+def preemptible() -> Iterator[None]:
+    """Have a SIGTERM raise Preempted at once: for work that is no loss when it is done anew."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Preempted
+
+    with _answered(stop):
+        yield
+
+
 class Preemption:
     """Notes a SIGTERM while training lasts; use it as a context.
 
-    Of several processes JAX's own service hears the signal, and has them agree on a step.
+    Several processes agree on a step to stop after, whichever of them is told to.
     """
 
     def __init__(self):
         self.stopping = False
         self._heard = False
-        self._previous = None
+        self._questions = 0
+        self._opened = ExitStack()
 
     def __enter__(self) -> "Preemption":
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._note)
+        self._opened.enter_context(_answered(self._note))
         return self
 
     def __exit__(self, *error) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        self._opened.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self._heard = True
 
-    def asked(self, step: int) -> bool:
-        """Whether to stop after `step`; every process must ask at every step."""
+    def asked(self) -> bool:
+        """Whether to stop after the present step; every process must ask as often as the others."""
         if jax.process_count() > 1:
-            self.stopping |= multihost_utils.reached_preemption_sync_point(step)
+            # Questions are counted, not steps: the service stops at a number that follows the
+            # present one, and several steps may run as one program.
+            self._questions += 1
+            self.stopping |= multihost_utils.reached_preemption_sync_point(self._questions)
         else:
             self.stopping |= self._heard
         return self.stopping

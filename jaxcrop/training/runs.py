@@ -19,7 +19,7 @@ from jaxcrop.data.bands import BandInput
 from jaxcrop.data.experiment import Experiment, plan
 from jaxcrop.data.reading import Records, open_records
 from jaxcrop.errors import InputError
-from jaxcrop.files import locked, replacing
+from jaxcrop.files import locked, replacing, writing
 from jaxcrop.models.segmenter import Segmenter, abstract_segmenter, random_segmenter
 from jaxcrop.training.checkpoints import Checkpoints, Which
 from jaxcrop.training.mesh import is_first_process
@@ -186,12 +186,10 @@ def start_run(
         "model": {**dataclasses.asdict(band_input), "backbone": run.backbone},
         **provenance(),
     }
-    try:
+    with writing(f"--run-dir {run.folder}"):
         run.folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(yaml.safe_dump(_plain(content), sort_keys=False))
-    except OSError as error:
-        raise _unwritable(run.folder, error) from error
     return run
 
 
@@ -203,18 +201,10 @@ def held(folder: Path) -> Iterator[None]:
     """
     busy = f"another process trains in {folder}: wait for it, or give another --run-dir"
     with ExitStack() as stack:
-        try:
+        with writing(f"--run-dir {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder / ".lock", busy))
-        except OSError as error:
-            raise _unwritable(folder, error) from error
         yield
-
-
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        f"--run-dir {folder} cannot be written ({error.strerror}): choose another folder"
-    )
 
 
 def _experiment(config: TrainConfig, records: Mapping[str, Records]) -> Experiment:

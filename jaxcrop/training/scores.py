@@ -18,7 +18,7 @@ from jaxcrop.training.checkpoints import Which
 from jaxcrop.training.evaluation import Evaluation, evaluate_chips
 from jaxcrop.training.mesh import (
     data_mesh,
-    fitting_batch_size,
+    evaluation_batch_size,
     is_first_process,
     put_everywhere,
 )
@@ -52,7 +52,7 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
         ),
         put_everywhere(values, mesh),
         chips,
-        fitting_batch_size(batch_size, len(chips), mesh),
+        evaluation_batch_size(batch_size, len(chips), mesh),
         mesh,
     )
     references = baselines(experiment.chips("train", run.band_input), chips)

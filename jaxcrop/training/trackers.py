@@ -1,4 +1,7 @@
-"""Experiment trackers that a run reports to on request: Weights & Biases, MLflow."""
+"""Experiment trackers that a run reports to on request: Weights & Biases, MLflow.
+
+Each is a context, and the run that it keeps ends as the context does: well, failed or preempted.
+"""
 
 import importlib
 import json
@@ -6,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +19,7 @@ from jaxtyping import UInt8
 
 from jaxcrop.errors import InputError, first_line
 from jaxcrop.files import replacing
+from jaxcrop.training.preemption import EXIT_CODE, Preempted
 
 _PROJECT = "jaxcrop"
 
@@ -29,20 +34,17 @@ def open_trackers(
     """
     path = run_dir / "trackers.json"
     ids = json.loads(path.read_text()) if resume and path.exists() else {}
-    opened = []
-    try:
+    trackers = []
+    with ExitStack() as opened:
         for name in names:
-            tracker = _KINDS[name](run_dir, title, settings, ids.get(name))
-            opened.append(tracker)
+            tracker = opened.enter_context(_KINDS[name](run_dir, title, settings, ids.get(name)))
+            trackers.append(tracker)
             ids[name] = tracker.run_id
-    except BaseException:
-        for tracker in opened:
-            tracker.close()
-        raise
-    if names:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(ids))
-    return opened
+        if names:
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(ids))
+        opened.pop_all()
+    return trackers
 
 
 class WeightsAndBiases:
@@ -80,8 +82,15 @@ class WeightsAndBiases:
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
         self._run.log({name: self._wandb.Image(image)}, step=step)
 
-    def close(self) -> None:
-        self._run.finish()
+    def __enter__(self) -> "WeightsAndBiases":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, Preempted):
+            self._run.mark_preempting()
+            self._run.finish(exit_code=EXIT_CODE)
+        else:
+            self._run.finish(exit_code=0 if error is None else 1)
 
 
 class MLflow:
@@ -126,8 +135,13 @@ class MLflow:
     def picture(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
         self._client.log_image(self.run_id, image, artifact_file=f"{name}/{step:08d}.png")
 
-    def close(self) -> None:
-        self._client.set_terminated(self.run_id)
+    def __enter__(self) -> "MLflow":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        stopped = isinstance(error, Preempted | KeyboardInterrupt)
+        status = "FINISHED" if error is None else "KILLED" if stopped else "FAILED"
+        self._client.set_terminated(self.run_id, status)
 
 
 _KINDS = {"wandb": WeightsAndBiases, "mlflow": MLflow}

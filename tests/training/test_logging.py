@@ -1,7 +1,7 @@
 import io
 import json
 import re
-from contextlib import closing
+import resource
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from jaxcrop.training.logging import RunLog, sample_picture
 
 
 def _log(folder, start=0, steps=20, **options):
-    return closing(RunLog(folder, start, steps, title="a run", settings={"seed": 1}, **options))
+    return RunLog(folder, start, steps, title="a run", settings={"seed": 1}, **options)
 
 
 def _events(folder):
@@ -60,6 +60,46 @@ def test_resuming_takes_back_later_steps_and_an_unfinished_line(tmp_path):
     assert [row["train/loss"] for row in rows] == [1, 2, 30]
     lines = (tmp_path / "train.log").read_text().splitlines()
     assert [line.split("  ")[1] for line in lines] == ["first", "second"]
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "train/loss": 2.0}\n\0\0\0\n')
+    with pytest.raises(InputError, match=r"line 2 of .*metrics\.jsonl is damaged"):
+        _log(tmp_path, start=1)
+
+
+@pytest.mark.parametrize("kind", ["scalars", "pictures", "message"])
+@pytest.mark.usefixtures("capsys")  # what is shown goes to no file
+def test_a_full_disk(tmp_path, kind):
+    """At each of many sizes of the log: a sentence, and what was written before can be resumed."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    picture = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
+    say = {
+        "scalars": lambda log, step: log.scalars(step, {"train/loss": 1.0}),
+        "pictures": lambda log, step: log.pictures(step, "validation/0", picture),
+        "message": lambda log, step: log.message(f"step {step}"),
+    }[kind]
+
+    def fill(folder):
+        with _log(folder) as log:
+            log.scalars(1, {"train/loss": 1.0})
+            log.scalars(2, {"train/loss": 1.0})
+            for step in range(3, 1000):
+                say(log, step)
+
+    for number, largest in enumerate(range(300, 1300, 77)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+        try:
+            with pytest.raises(InputError, match=r"cannot be written \(File too large\): free"):
+                fill(folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with _log(folder, start=2) as log:
+            log.scalars(3, {"train/loss": 1.0})
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert sorted({row["step"] for row in rows}) == [1, 2, 3]
 
 
 def test_images_per_second_where_losses_arrive_together(tmp_path, monkeypatch):

@@ -2,23 +2,28 @@
 
 import json
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 from jaxcrop.errors import InputError
+from jaxcrop.training.preemption import Preempted
 from jaxcrop.training.trackers import open_trackers
 
 SETTINGS = {"seed": 3, "optimizer": {"steps": 20, "loss": ("dice",)}}
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
 
-def _run(folder, name, steps, resume, settings=SETTINGS):
+def _run(folder, name, steps, *, resume, settings=SETTINGS, end=None):
+    """Report `steps` and then end by the exception `end`, or well."""
     (tracker,) = open_trackers([name], folder, "a title", settings, resume)
-    for step in steps:
-        tracker.scalars(step, {"train/loss": step / 10})
-    tracker.picture(steps[-1], "validation/0", PICTURE)
-    tracker.close()
+    with nullcontext() if end is None else pytest.raises(type(end)), tracker:
+        for step in steps:
+            tracker.scalars(step, {"train/loss": step / 10})
+        tracker.picture(steps[-1], "validation/0", PICTURE)
+        if end is not None:
+            raise end
     return json.loads((folder / "trackers.json").read_text())[name]
 
 
@@ -52,6 +57,51 @@ def test_mlflow_keeps_one_run_over_a_resumption(tmp_path, monkeypatch):
     pictures = [entry.path for entry in client.list_artifacts(first, "validation/0")]
     assert pictures == ["validation/0/00000002.png", "validation/0/00000003.png"]
     assert _run(tmp_path, "mlflow", [1], resume=False) != first
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [(None, "FINISHED"), (InputError("full"), "FAILED"), (Preempted(), "KILLED")],
+)
+def test_mlflow_knows_how_a_run_ended(tmp_path, monkeypatch, end, status):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run_id = _run(tmp_path, "mlflow", [1], resume=False, end=end)
+    client = mlflow.MlflowClient((tmp_path / "mlflow").as_uri())
+    assert client.get_run(run_id).info.status == status
+    assert _run(tmp_path, "mlflow", [2], resume=True) == run_id
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(("end", "code"), [(None, 0), (InputError("full"), 1), (Preempted(), 75)])
+def test_wandb_knows_how_a_run_ended(tmp_path, monkeypatch, end, code):
+    """In the file that `wandb sync` sends."""
+    pytest.importorskip("wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    _run(tmp_path, "wandb", [1], resume=False, end=end)
+    (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    records = [Record.FromString(content) for content in _leveldb_records(path.read_bytes(), 7)]
+    assert [r.exit.exit_code for r in records if r.HasField("exit")] == [code]
+    preempting = any(r.HasField("preempting") for r in records)
+    assert preempting == isinstance(end, Preempted)
+
+
+def _leveldb_records(content: bytes, at: int):
+    """The records of a log in LevelDB's format, which begins at `at`."""
+    whole = b""
+    while at + 7 <= len(content):
+        if (left := -at % 2**15) < 7 and left:  # a block's end that is too short for a record
+            at += left
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        whole += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # full, last
+            yield whole
+            whole = b""
 
 
 def test_wandb_keeps_one_run_over_a_resumption(tmp_path, monkeypatch):

@@ -1,0 +1,110 @@
+"""What happens between steps: BatchNorm statistics, validation, the plateau rule."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import jax.numpy as jnp
+
+from jaxcrop.data.reading import Chip, training_batches
+from jaxcrop.data.sampling import Sampling
+from jaxcrop.errors import InputError
+from jaxcrop.training.evaluation import Evaluation, evaluate_chips
+from jaxcrop.training.logging import RunLog, sample_picture
+from jaxcrop.training.mesh import evaluation_batch_size, local_rows, put_batch, put_everywhere
+from jaxcrop.training.network import Values
+from jaxcrop.training.optimizer import reduce_on_plateau
+from jaxcrop.training.runs import Run
+from jaxcrop.training.step import Task, TrainState, make_eval_step, make_statistics_step
+
+_PICTURES = 4
+"""Validation chips that are shown with their prediction."""
+
+
+class Validator:
+    """What happens between steps: statistics, validation, plateau."""
+
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        chips: Sequence[Chip],
+        validation: Sequence[Chip],
+        *,
+        batch_size: int,
+    ):
+        self._run, self._task = run, task
+        self._chips, self._validation = chips, validation
+        # Of its own order, and of whole batches: statistics are means over the training chips.
+        self._order = Sampling(len(chips), batch_size, run.config.optimizer.seed)
+        self._by_batch = run.config.scoring.validation_loss == "batches"
+        self._size = (
+            min(batch_size, len(validation))  # the loss depends on it
+            if self._by_batch
+            else evaluation_batch_size(batch_size, len(validation), task.mesh)
+        )
+        self._statistics = make_statistics_step(task)
+        self._evaluate = make_eval_step(
+            task.network, run.band_input, task.dtype, run.predicted, task.mesh
+        )
+        self._plateau = reduce_on_plateau(run.config.optimizer.plateau_patience)
+
+    def __call__(self, state: TrainState, log: RunLog) -> tuple[TrainState, float]:
+        """The state to go on with, and the validation loss."""
+        values = state.model
+        statistics = self._averaged(values, state.statistics)
+        evaluation = evaluate_chips(
+            self._evaluate,
+            values | statistics,
+            self._validation,
+            self._size,
+            self._task.mesh,
+            pictures=_PICTURES,
+        )
+        loss = evaluation.batch_loss if self._by_batch else evaluation.loss
+        _, lowered = self._plateau.update(jnp.zeros(()), state.plateau, value=loss)
+        rate = self._run.config.optimizer.learning_rate * float(lowered.scale)
+        _report(log, int(state.step), evaluation, loss, rate)
+        for place, prediction in enumerate(evaluation.predictions):
+            chip = self._validation[place]
+            bands = self._run.band_input.bands
+            picture = sample_picture(chip.image, bands, chip.label, prediction)
+            log.pictures(int(state.step), f"validation/{place}", picture)
+        plateau = put_everywhere(lowered, self._task.mesh)
+        return dataclasses.replace(state, statistics=statistics, plateau=plateau), loss
+
+    def _averaged(self, values: Values, statistics: Values) -> Values:
+        """The statistics over training batches at these values, or as they are."""
+        mesh, size = self._task.mesh, self._order.batch_size
+        count = min(self._run.config.optimizer.batchnorm_batches, len(self._chips) // size)
+        if not count or not statistics:
+            return statistics
+        batches = training_batches(
+            self._chips, self._order, range(count), rows=partial(local_rows, mesh)
+        )
+        for k, batch in enumerate(batches):
+            on_devices = put_batch(batch, mesh, size)
+            statistics = self._statistics(values | statistics, on_devices, jnp.asarray(k))
+        return statistics
+
+
+def finite(loss: float, name: str, step: int) -> float:
+    """Pass a loss on. Raises InputError where it is not finite."""
+    if not math.isfinite(loss):
+        raise InputError(
+            f"the {name} became {loss} at step {step}: lower --learning-rate, or check the chips "
+            "for broken pixels; the checkpoints before that step remain"
+        )
+    return loss
+
+
+def _report(log: RunLog, step: int, evaluation: Evaluation, loss: float, rate: float) -> None:
+    values = {"loss": finite(loss, "validation loss", step), **evaluation.metrics}
+    log.scalars(step, {f"validation/{name}": value for name, value in values.items()})
+    log.scalars(step, {"train/learning_rate": rate})
+    log.message(
+        f"step {step}: validation loss {loss:.4f}, "
+        f"overall accuracy {values['overall_accuracy']:.1%}, "
+        f"average over the classes present {values['present_accuracy']:.1%}"
+    )

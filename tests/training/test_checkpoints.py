@@ -1,0 +1,194 @@
+"""Checkpoints of a small state: damaged, on a full disk, and by a process that is killed."""
+
+import os
+import random
+import resource
+import shutil
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from launching import ended, launch, steps, wait_until
+
+from jaxcrop.errors import InputError
+from jaxcrop.training.checkpoints import Checkpoints
+from jaxcrop.training.optimizer import reduce_on_plateau
+from jaxcrop.training.step import TrainState
+
+
+def _state(step: int, size: int = 2000) -> TrainState:
+    """A state whose every value is its step's."""
+    params = {"decoder/kernel": jnp.full(size, step, jnp.float32)}
+    optimizer = optax.adam(1e-3).init(params)
+    plateau = reduce_on_plateau(1).init(jnp.zeros(()))
+    state = TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        params=params,
+        frozen={"backbone/kernel": jnp.ones(size)},
+        statistics={"backbone/mean": jnp.full(3, step, jnp.float32)},
+        average={},
+        optimizer=optimizer,
+        plateau=plateau,
+    )
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, step), state)
+
+
+def _assert_is(state: TrainState, step: int) -> None:
+    assert all((np.asarray(leaf) == step).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder with checkpoints of the steps 1, 2 and 3; the first is the best."""
+    folder = tmp_path_factory.mktemp("run")
+    checkpoints = Checkpoints(folder)
+    for step in (1, 2, 3):
+        checkpoints.save(_state(step), float(step))
+    return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def _files(run: Path, step: int) -> list[Path]:
+    return sorted(p for p in (run / "checkpoints" / str(step)).rglob("*") if p.is_file())
+
+
+def _flip(path: Path, rng: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def _truncate(path: Path, rng: random.Random) -> None:
+    os.truncate(path, rng.randrange(path.stat().st_size))
+
+
+def _delete(path: Path, rng: random.Random) -> None:
+    del rng
+    path.unlink()
+
+
+def test_what_is_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore(_state(0))[1] == []
+    _assert_is(checkpoints.restore(_state(0))[0], 0)
+    for step, loss in enumerate([5.0, 3.0, 4.0, None, 3.5], start=1):
+        checkpoints.save(_state(step), loss)
+    assert steps(tmp_path) == [2, 4, 5]
+    state, faults = checkpoints.restore(_state(0))
+    _assert_is(state, 5)
+    assert faults == []
+    like = jax.eval_shape(lambda: _state(0).params | _state(0).frozen | _state(0).statistics)
+    assert checkpoints.load_model("best", like)["decoder/kernel"][0] == 2
+    assert checkpoints.load_model("last", like)["decoder/kernel"][0] == 5
+
+
+@pytest.mark.parametrize("harm", [_flip, _truncate, _delete])
+def test_a_damaged_file_of_the_latest_is_noticed(run, copy, harm):
+    """Each of its files, one at a time: the checkpoint before is restored instead."""
+    rng = random.Random(0)
+    latest = copy / "checkpoints" / "3"
+    files = _files(run, 3)
+    for path in files:
+        shutil.rmtree(latest, ignore_errors=True)
+        shutil.copytree(run / "checkpoints" / "3", latest)
+        damaged = latest / path.relative_to(run / "checkpoints" / "3")
+        if not damaged.stat().st_size and harm is not _delete:
+            continue
+        harm(damaged, rng)
+        checkpoints = Checkpoints(copy)
+        like = jax.eval_shape(lambda: _state(0).params)
+        with pytest.raises(InputError, match="is damaged or missing: restore the file"):
+            checkpoints.load_model("last", like)
+        state, (fault,) = checkpoints.restore(_state(0))
+        _assert_is(state, 2)
+        assert "is damaged or missing" in fault
+        assert str(latest) in fault
+        assert steps(copy) == [1, 2]
+    assert len(files) > 20
+
+
+def test_where_all_are_damaged_nothing_is_taken_away(copy):
+    for step in (1, 2, 3):
+        _flip(_files(copy, step)[-1], random.Random(step))
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"holds no checkpoint that is whole \(.*; .*; .*\)"):
+            Checkpoints(copy).restore(_state(0))
+    assert steps(copy) == [1, 2, 3]
+
+
+def test_a_damaged_best_is_neither_replaced_nor_passed_over(copy):
+    """It was the best, and no later one is."""
+    (copy / "checkpoints" / "1" / "validation_loss.json").write_text("9.0")
+    checkpoints = Checkpoints(copy)
+    checkpoints.save(_state(4), 4.0)
+    assert steps(copy) == [1, 3, 4]
+    with pytest.raises(InputError, match=r"1/validation_loss\.json is damaged or missing"):
+        checkpoints.load_model("best", {})
+
+
+def test_a_checkpoint_of_another_version_is_refused(copy):
+    other = _state(0)
+    other.params["decoder/bias"] = jnp.zeros(3)
+    with pytest.raises(InputError, match="3 is of another version of jaxcrop"):
+        Checkpoints(copy).restore(other)
+
+
+@pytest.mark.parametrize("size", [2000, 200_000])
+def test_files_that_cannot_be_written_whole(tmp_path, size):
+    """The system refuses to let a file grow: at each size of a file that a checkpoint has."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(_state(1, size), 1.0)
+    sizes = sorted({path.stat().st_size for path in _files(tmp_path, 1)} - {0})[::2]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for largest in sizes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, before[1]))
+        try:
+            with pytest.raises(InputError, match=r"2 cannot be written \(File too large\): free"):
+                checkpoints.save(_state(2, size), 1.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert steps(tmp_path) == [1]
+        _assert_is(checkpoints.restore(_state(0, size))[0], 1)
+    assert len(sizes) > 5
+    checkpoints.save(_state(2, size), 1.0)
+    assert steps(tmp_path) == [1, 2]
+
+
+def _save_for_ever(folder: Path) -> None:
+    """Go on with the last checkpoint, one after the other."""
+    checkpoints = Checkpoints(folder)
+    state, faults = checkpoints.restore(_state(0))
+    assert faults == []
+    for step in range(int(state.step) + 1, 10**6):
+        checkpoints.save(_state(step), float(step % 7))
+
+
+def test_killed_while_checkpoints_are_written(tmp_path):
+    """After each kill the latest checkpoint is whole, of its step alone, and never an earlier one.
+
+    Nothing that a killed process left unfinished stays.
+    """
+    rng = random.Random(0)
+    reached = [0]
+    for _ in range(24):
+        process = launch(_save_for_ever, tmp_path, output=tmp_path / "output")
+        wait_until(lambda: steps(tmp_path)[-1:] > reached[-1:], process)
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        assert ended(process) == -9, (tmp_path / "output").read_text()
+        state, faults = Checkpoints(tmp_path).restore(_state(0))
+        _assert_is(state, int(state.step))
+        assert faults == []
+        assert not list((tmp_path / "checkpoints").glob("*.partial*"))
+        reached.append(int(state.step))
+    assert reached == sorted(set(reached))
+    losses = [step % 7 for step in steps(tmp_path)]
+    assert min(losses) == 0  # the best of them all is there
