@@ -65,8 +65,7 @@ def moments(x: Float[Array, "n d"], weight: Float[Array, "*p n"]) -> Moments:
     share = weight / weight.sum(-1, keepdims=True)
     mean = jnp.matmul(share, x, precision=_HIGHEST)
     variance = jnp.matmul(share, jnp.square(x), precision=_HIGHEST) - jnp.square(mean)
-    varies = variance > 1e-6 * jnp.square(mean) + 1e-12
-    return Moments(mean, jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 1))
+    return _moments(mean, variance)
 
 
 def fit_logistic(
@@ -79,7 +78,7 @@ def fit_logistic(
     tolerance: float = 1e-4,
     num_classes: int = NUM_CLASSES,
 ) -> LinearClassifiers:
-    """Multinomial logistic regressions on the same rows, each with weights and a penalty of its own.
+    """Multinomial logistic regressions on the same rows, each with its own weights and penalty.
 
     Problem p minimises the mean cross-entropy by `weight[p]` plus `l2[p] / 2` times the squared
     norm of its kernel, on features that its weights standardise; scikit-learn's `C` is
@@ -87,15 +86,19 @@ def fit_logistic(
     size, folds of a cross-validation and strengths of the penalty are one program. L-BFGS (Liu and
     Nocedal 1989), until no component of the gradient exceeds `tolerance`.
     """
-    x = jnp.asarray(x, jnp.float32)
-    weight = jnp.asarray(weight, jnp.float32)
     return _fit_logistic(
-        x, label, weight, jnp.asarray(l2, jnp.float32), tolerance, iterations, num_classes
+        jnp.asarray(x, jnp.float32),
+        jnp.asarray(label),
+        jnp.asarray(weight, jnp.float32),
+        jnp.asarray(l2, jnp.float32),
+        tolerance=tolerance,
+        iterations=iterations,
+        num_classes=num_classes,
     )
 
 
 @partial(jax.jit, static_argnames=("iterations", "num_classes"))
-def _fit_logistic(x, label, weight, l2, tolerance, iterations, num_classes):  # noqa: PLR0917
+def _fit_logistic(x, label, weight, l2, *, tolerance, iterations, num_classes):
     # Centred by what the problems share first: their own moments are then near 0 and 1, and exact.
     common = moments(x, weight.sum(0))
     x = (x - common.mean) / common.scale
@@ -192,3 +195,95 @@ def _line_search(slope_along, problems: int) -> Float[Array, " p"]:
     carry = one, 0 * one, jnp.inf * one, first, second, wanting & falls, 0
     step, *_ = jax.lax.while_loop(lambda c: c[5].any() & (c[6] < 20), search, carry)
     return jnp.where(falls, step, 0)
+
+
+def train_heads(
+    features: Float[Array, "chips pixels d"],
+    label: Int[Array, "chips pixels"],
+    weight: Float[Array, "chips pixels"],
+    members: Sequence[Sequence[int]],
+    *,
+    learning_rate: Sequence[float],
+    seeds: Sequence[int],
+    steps: int,
+    batch_size: int = 8,
+    weight_decay: float = 0.01,
+    num_classes: int = NUM_CLASSES,
+) -> LinearClassifiers:
+    """Linear heads, each trained by AdamW on the sampled pixels of its own chips.
+
+    Head h sees batches of chips of `members[h]`, in the order that its seed gives
+    (`jaxcrop.data.sampling.Sampling`), for all heads as many. The loss of a batch is the mean
+    cross-entropy by weight, on features that the head's chips standardise. Heads begin at zero.
+    """
+    shown = np.zeros((len(members), len(features)), np.float32)
+    for head, chips in enumerate(members):
+        shown[head, list(chips)] = 1
+    order = np.stack(
+        [
+            np.asarray(chips)[np.stack([sampling.batch(step) for step in range(steps)])]
+            for chips, sampling in (
+                (chips, Sampling(len(chips), batch_size, seed))
+                for chips, seed in zip(members, seeds, strict=True)
+            )
+        ]
+    )
+    return _train_heads(
+        *(jnp.asarray(array) for array in (features, label, weight)),
+        shown=shown,
+        order=order,
+        rate=jnp.asarray(learning_rate, jnp.float32),
+        decay=weight_decay,
+        num_classes=num_classes,
+    )
+
+
+@partial(jax.jit, static_argnames="num_classes")
+def _train_heads(features, label, weight, *, shown, order, rate, decay, num_classes):
+    own = _moments_of_chips(features, weight, shown)
+    truth = jax.nn.one_hot(label, num_classes) * (weight > 0)[..., None]
+    never = jnp.where(jnp.einsum("hc,cpk->hk", shown, truth) > 0, 0, -jnp.inf)
+
+    def train(own: Moments, never, order, rate):
+        optimizer = optax.adamw(rate, weight_decay=decay)
+
+        def loss(params, chips):
+            kernel, bias = params
+            x = (features[chips].astype(jnp.float32) - own.mean) / own.scale
+            each = optax.safe_softmax_cross_entropy(x @ kernel.T + bias + never, truth[chips])
+            return (each * weight[chips]).sum() / jnp.maximum(weight[chips].sum(), 1e-9)
+
+        def step(carry, chips):
+            params, moving = carry
+            updates, moving = optimizer.update(jax.grad(loss)(params, chips), moving, params)
+            return (optax.apply_updates(params, updates), moving), None
+
+        # The kernel lies transposed, as its gradient is computed: a third less time on a CPU.
+        params = jnp.zeros((num_classes, features.shape[-1])), jnp.zeros(num_classes)
+        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), order)
+        return params
+
+    kernel, bias = jax.vmap(train)(own, never, order, rate)
+    return own.fold(kernel.mT, bias + never)
+
+
+def _moments_of_chips(features, weight, shown) -> Moments:
+    """The moments of the pixels that each head is shown, from those of each chip."""
+
+    def of_chip(chip):
+        x, weight = chip[0].astype(jnp.float32), chip[1]
+        total = weight.sum()
+        mean = weight @ x / jnp.maximum(total, 1e-9)
+        return total, mean, weight @ jnp.square(x - mean)
+
+    total, mean, squares = jax.lax.map(of_chip, (features, weight))
+    middle = total @ mean / total.sum()
+    squares = squares + total[:, None] * jnp.square(mean - middle)
+    pixels = (shown @ total)[:, None]
+    ahead = shown @ (total[:, None] * (mean - middle)) / pixels
+    return _moments(middle + ahead, shown @ squares / pixels - jnp.square(ahead))
+
+
+def _moments(mean, variance) -> Moments:
+    varies = variance > 1e-6 * jnp.square(mean) + 1e-12
+    return Moments(mean, jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 1))

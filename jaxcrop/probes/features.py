@@ -111,7 +111,7 @@ def feature_maps(
     arrays = store.arrays(
         {"of": "maps", **_about(backbone, chips, view, dtype)},
         specs,
-        lambda: _computed(
+        lambda: over_chips(
             backbone, chips, compute, batch_size=batch_size, mesh=mesh, progress=progress
         ),
     )
@@ -155,7 +155,7 @@ def pixel_features(
     arrays = store.arrays(
         {"of": f"{pixels} pixels", **_about(backbone, chips, view, dtype)},
         specs,
-        lambda: _computed(
+        lambda: over_chips(
             backbone, chips, compute, batch_size=batch_size, mesh=mesh, progress=progress
         ),
     )
@@ -172,7 +172,7 @@ def _about(backbone: FrozenBackbone, chips: ChipSet, view: View, dtype: str) -> 
     }
 
 
-def _computed(
+def over_chips(
     backbone: FrozenBackbone,
     chips: ChipSet,
     compute: Callable[[FrozenBackbone, Sequence[str], Batch, Mesh], dict],
