@@ -135,6 +135,7 @@ class LayerNorm(nnx.Module):
 BATCH_NORM_MOMENTUM = 0.1
 """How far a batch moves the running statistics towards its own."""
 
+
 class BatchNorm(nnx.Module):
     """Batch normalisation with `torch.nn.BatchNorm2d`'s numerics: epsilon 1e-5, momentum 0.1.
 

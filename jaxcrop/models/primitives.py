@@ -188,7 +188,6 @@ def convolve_transposed(
     return _sub_pixel(x, kernel, _TRANSPOSED_TAPS)
 
 
-
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalise_by_batch(
     x: Float[Array, "b h w c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcrop.models.layers import Linear
-from jaxcrop.models.primitives import widened
+from jaxcrop.models.primitives import channel_sums, product, widened
 
 
 @jax.custom_vjp
@@ -66,21 +66,24 @@ def row_maxima(x: Float[Array, "*b n k"]) -> Float[Array, "*b n 1"]:
 
 
 @jax.custom_vjp
-def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The exact GELU, by the error function as PyTorch computes it.
+def biased_gelu(x: Float[Array, "b *n c"], bias: Float[Array, " c"]) -> Float[Array, "b *n c"]:
+    """The exact GELU of `x + bias`, by the error function as PyTorch computes it.
 
     JAX's default is the tanh approximation, which is 4.7e-4 off (weights_spec 5.2); its exact one
-    is by erfc, which takes twice as long. The gradient computes the error function again, which is
-    quicker than to keep it.
+    is by erfc, which takes twice as long.
     """
-    wide = widened(x)
+    wide = widened(x) + bias
     return (wide * _normal_share(wide)).astype(x.dtype)
 
 
-def _gelu_backward(x, slope):
-    wide = widened(x)
+def _biased_gelu_backward(kept, slope):
+    x, bias = kept
+    # Behind a barrier, or XLA would keep the forward pass's error function in memory for this.
+    wide = widened(jax.lax.optimization_barrier(x)) + bias
     density = jnp.exp(-0.5 * jnp.square(wide)) * (2 * jnp.pi) ** -0.5
-    return ((_normal_share(wide) + wide * density) * widened(slope)).astype(x.dtype)
+    slope = (_normal_share(wide) + wide * density) * widened(slope)
+    slope = jax.lax.optimization_barrier(slope.astype(x.dtype))
+    return slope, channel_sums(widened(slope))
 
 
 def _normal_share(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -88,7 +91,10 @@ def _normal_share(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
-gelu.defvjp(lambda x: (gelu(x), (x,)), lambda kept, slope: (_gelu_backward(*kept, slope),))
+biased_gelu.defvjp(
+    lambda x, bias: (biased_gelu(x, bias), (jax.lax.optimization_barrier(x), bias)),
+    _biased_gelu_backward,
+)
 
 
 class Mlp(nnx.Module):
@@ -99,4 +105,5 @@ class Mlp(nnx.Module):
         self.fc2 = Linear(4 * channels, channels, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-        return self.fc2(gelu(self.fc1(x)))
+        x = product(x, self.fc1.kernel[...].astype(x.dtype))
+        return self.fc2(biased_gelu(x, self.fc1.bias[...]))
