@@ -106,7 +106,7 @@ def made_up_cells(
     The defaults with four seeds and all traps are 420 + 60 cells.
     """
 
-    def cell(region, family, setting, budget, seed, trap=""):
+    def cell(region, family, setting, budget, seed, *, trap=""):
         return Cell(
             part="ablation" if trap else "main",
             region=region,
@@ -128,7 +128,7 @@ def made_up_cells(
         for setting, budget in scenarios
         for seed in range(seeds)
     ] + [
-        cell(region, families[0], *scenarios[len(scenarios) // 2 - 1], seed, trap)
+        cell(region, families[0], *scenarios[len(scenarios) // 2 - 1], seed, trap=trap)
         for region in regions
         for trap in traps
         for seed in range(seeds)

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
-from jaxcrop.reports.families import SHARE, Families
+from jaxcrop.reports.analysis import Analysis
+from jaxcrop.reports.families import Comparison
 from jaxcrop.reports.groups import scenario_title
+from jaxcrop.reports.labels import MORE, SHARE, Fit, Need
 from jaxcrop.reports.policies import SCORES, Effect
 from jaxcrop.reports.study import METRICS
 from jaxcrop.reports.tables import Kind, Table
@@ -12,17 +14,15 @@ from jaxcrop.reports.traps import TrapEffect
 _ENDS = ("low", "high")
 
 
-def claim_tables(
-    effects: Sequence[Effect], traps: Sequence[TrapEffect], families: Families
-) -> list[Table]:
+def claim_tables(analysis: Analysis) -> list[Table]:
     """The tables of comparisons that have any row."""
     tables = (
-        _policies(effects),
-        _traps(traps),
-        _differences(families),
-        _ranks(families),
-        _efficiency(families),
-        _learning_curves(families),
+        _policies(analysis.effects),
+        _traps(analysis.traps),
+        _differences(analysis.comparison),
+        _ranks(analysis.comparison),
+        _efficiency(analysis.worth.needs),
+        _learning_curves(analysis.worth.fits),
     )
     return [table for table in tables if table.rows]
 
@@ -55,13 +55,13 @@ def _traps(effects: Sequence[TrapEffect]) -> Table:
     return Table("traps", "What each trap changes.", columns, rows)
 
 
-def _differences(families: Families) -> Table:
+def _differences(comparison: Comparison) -> Table:
     rows = [
         [
             *(METRICS[pair.metric], scenario_title(pair.scenario), pair.first, pair.second),
             *(*pair.difference, pair.p_value),
         ]
-        for pair in families.pairs
+        for pair in comparison.pairs
     ]
     columns: dict[str, Kind] = {
         **dict.fromkeys(("metric", "training data", "first", "second"), "text"),
@@ -71,24 +71,35 @@ def _differences(families: Families) -> Table:
     return Table("differences", "Families compared, mean over regions.", columns, rows)
 
 
-def _ranks(families: Families) -> Table:
+def _ranks(comparison: Comparison) -> Table:
     rows = []
-    for rank in families.ranks:
+    for rank in comparison.ranks:
         row = [METRICS[rank.metric], scenario_title(rank.scenario)]
-        for mean, first in zip(rank.mean, rank.first, strict=True):
+        for mean, first in zip(rank.stability.mean_ranks, rank.stability.first, strict=True):
             row += [mean, first]
-        rows.append([*row, rank.concordance])
+        test = rank.over_regions
+        tested = [test.statistic, test.p_value, test.critical_difference] if test else [None] * 3
+        rows.append([*row, rank.stability.kendall_w, *tested, rank.agreement])
     columns: dict[str, Kind] = dict.fromkeys(("metric", "training data"), "text")
-    for model in families.lineup:
+    for model in comparison.lineup:
         columns |= {f"{model}, mean rank": "plain", f"{model}, first": "share"}
-    columns["Kendall's W"] = "plain"
-    return Table("ranks", "Ranks of families over regions and seeds.", columns, rows)
+    columns |= dict.fromkeys(
+        (
+            "Kendall's W",
+            "Friedman's statistic over regions",
+            "p (Iman and Davenport)",
+            "Nemenyi's critical difference",
+            "Kendall's tau with the last in distribution",
+        ),
+        "plain",
+    )
+    return Table("ranks", "Ranks of families over regions, seeds and blocks.", columns, rows)
 
 
-def _efficiency(families: Families) -> Table:
+def _efficiency(needs: Sequence[Need]) -> Table:
     rows = [
         [METRICS[need.metric], need.region, need.model, need.setting, *need.labels]
-        for need in families.efficiency
+        for need in needs
     ]
     columns: dict[str, Kind] = {
         **dict.fromkeys(("metric", "region", "model", "setting"), "text"),
@@ -97,18 +108,18 @@ def _efficiency(families: Families) -> Table:
     return Table("efficiency", f"Labels for {SHARE:.0%} of the full score.", columns, rows)
 
 
-def _learning_curves(families: Families) -> Table:
+def _learning_curves(fits: Sequence[Fit]) -> Table:
     rows = [
         [
             *(METRICS[fit.metric], fit.region, fit.model),
             *(fit.asymptote, fit.scale, fit.exponent, *fit.limit, *fit.gain),
         ]
-        for fit in families.fits
+        for fit in fits
     ]
     columns: dict[str, Kind] = {
         **dict.fromkeys(("metric", "region", "model"), "text"),
         **dict.fromkeys(("asymptote a", "scale b", "exponent c"), "plain"),
         **dict.fromkeys(("limit", *(f"limit {end}" for end in _ENDS)), "share"),
-        **dict.fromkeys(("next 100 labels", *(f"next 100 {end}" for end in _ENDS)), "points"),
+        **dict.fromkeys((f"{MORE} more", *(f"{MORE} more, {end}" for end in _ENDS)), "points"),
     }
     return Table("learning_curves", "Error = a + b n^-c in distribution.", columns, rows)

@@ -1,31 +1,31 @@
-"""The study's families compared, and what labels are worth to each."""
+"""The study's families compared: differences with their tests, and how firm their order is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
+from jaxcrop.reports.estimates import Estimate
 from jaxcrop.reports.groups import Scenario
 from jaxcrop.reports.study import Study
 from jaxcrop.statistics.bootstrap import Interval, interval
-from jaxcrop.statistics.comparisons import holm
-from jaxcrop.statistics.learning_curves import labels_needed
-from jaxcrop.statistics.ranks import rank_stability
+from jaxcrop.statistics.comparisons import TEST_DRAWS, Friedman, friedman, holm
+from jaxcrop.statistics.ranks import RankStability, kendall_tau, rank_stability
 
-COMPARED = ("overall_accuracy", "average_accuracy", "present_accuracy", "present_f1",
-            "present_jaccard")  # fmt: skip
+COMPARED = (
+    "overall_accuracy", "average_accuracy", "present_accuracy", "present_f1", "present_jaccard"
+)  # fmt: skip
 """The metrics that families are compared by."""
-
-SHARE = 0.95
-"""The share of the full score whose labels are counted."""
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two families' difference in a scenario, the mean over regions, and in each region.
 
-    `p_value` is two-sided, corrected by Holm over all pairs and scenarios of the metric.
+    `p_value` is two-sided and corrected by Holm over all pairs and scenarios of the metric.
     """
 
     metric: str
@@ -39,66 +39,34 @@ class Pair:
 
 @dataclass(frozen=True)
 class Rank:
-    """Each family's mean rank and how often it is first, over regions and seeds; Kendall's W."""
+    """The order of the families in a scenario.
 
-    metric: str
-    scenario: Scenario
-    mean: tuple[float, ...]
-    first: tuple[float, ...]
-    concordance: float
-
-
-@dataclass(frozen=True)
-class Need:
-    """The labels at which a model reaches SHARE of its score with the most labels."""
-
-    metric: str
-    region: str
-    model: str
-    setting: str
-    labels: Interval
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Error = asymptote + scale * labels ** -exponent, for a model in distribution.
-
-    `limit` is the score with endless labels, `gain` what 100 more than the most would bring.
+    `stability` is over regions and the bootstrap's draws of seeds and blocks, `over_regions`
+    Friedman's test of their mean scores, None with one region; `agreement` is Kendall's tau with
+    the order at the study's last scenario in distribution.
     """
 
     metric: str
-    region: str
-    model: str
-    asymptote: float
-    scale: float
-    exponent: float
-    limit: Interval
-    gain: Interval
-    budgets: tuple[int, int]
+    scenario: Scenario
+    stability: RankStability
+    over_regions: Friedman | None
+    agreement: float
 
 
-@dataclass(frozen=True)
-class Families:
-    """Everything that compares the families; `lineup` names the models that stand for them."""
+class Comparison(NamedTuple):
+    """The families of a study compared; `lineup` names the models that stand for them."""
 
     lineup: tuple[str, ...]
     pairs: tuple[Pair, ...]
     ranks: tuple[Rank, ...]
-    efficiency: tuple[Need, ...]
-    fits: tuple[Fit, ...]
 
 
-def compared(study: Study) -> Families:
-    """Compare the families of a study as far as it has come."""
+def compare(study: Study) -> Comparison:
+    """Compare families where at least two have the same regions and scenario."""
     lineup = tuple(model.name for model in study.representatives)
-    several = len(lineup) > 1
-    return Families(
-        lineup,
-        tuple(_pairs(study, lineup)) if several else (),
-        tuple(_ranks(study, lineup)) if several else (),
-        tuple(_needs(study)),
-        tuple(_fits(study)),
-    )
+    if len(lineup) < 2:
+        return Comparison(lineup, (), ())
+    return Comparison(lineup, tuple(_pairs(study, lineup)), tuple(_ranks(study, lineup)))
 
 
 def _pairs(study: Study, lineup: tuple[str, ...]) -> Iterator[Pair]:
@@ -106,89 +74,78 @@ def _pairs(study: Study, lineup: tuple[str, ...]) -> Iterator[Pair]:
         found = []
         for scenario in study.scenarios:
             for first, second in combinations(lineup, 2):
-                of = {
-                    region: study.difference(region, metric, (first, scenario), (second, scenario))
-                    for region in study.regions
-                }
-                if all(of.values()):
-                    found.append((scenario, first, second, of))
-        means = [
-            (
-                float(np.mean([value for value, _ in of.values()])),
-                np.mean([draws for _, draws in of.values()], axis=0),
-            )
-            for *_, of in found
+                both = _complete(study, (first, second), scenario)
+                if both:
+                    found.append((scenario, first, second, both))
+        drawn = [
+            mean_draws([a.draws[metric] - b.draws[metric] for a, b in both.values()])
+            for *_, both in found
         ]
-        corrected = holm(np.array([two_sided(draws) for _, draws in means]))
-        for (scenario, first, second, of), (value, draws), p in zip(
-            found, means, corrected, strict=True
+        corrected = holm(np.array([two_sided(draws) for draws in drawn]))
+        for (scenario, first, second, both), draws, p_value in zip(
+            found, drawn, corrected, strict=True
         ):
-            yield Pair(
-                metric,
-                scenario,
-                first,
-                second,
-                interval(value, draws),
-                float(p),
-                {region: value for region, (value, _) in of.items()},
-            )
+            of = {region: a.value(metric) - b.value(metric) for region, (a, b) in both.items()}
+            difference = interval(float(np.mean(list(of.values()))), draws)
+            yield Pair(metric, scenario, first, second, difference, float(p_value), of)
 
 
-def two_sided(draws: np.ndarray) -> float:
-    """The bootstrap's two-sided p-value of a difference that is 0; NaN without draws."""
+def mean_draws(regions: Sequence[Float[np.ndarray, " draws"]]) -> Float[np.ndarray, " tests"]:
+    """TEST_DRAWS draws of the mean over regions: regions are independent, each takes its own."""
+    if len(regions) == 1:
+        return regions[0]
+    random = np.random.default_rng(0)
+    return np.mean([random.choice(of_region, TEST_DRAWS) for of_region in regions], axis=0)
+
+
+def two_sided(draws: Float[np.ndarray, " draws"]) -> float:
+    """The two-sided p-value of no difference: the level at which the draws' interval touches 0."""
     drawn = draws[~np.isnan(draws)]
-    if not len(drawn):
-        return float("nan")
-    fewer = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    return min(1.0, 2 * (1 + float(fewer)) / (1 + len(drawn)))
+    beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    return float(min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))) if len(drawn) else float("nan")
 
 
 def _ranks(study: Study, lineup: tuple[str, ...]) -> Iterator[Rank]:
+    complete = {scenario: _complete(study, lineup, scenario) for scenario in study.scenarios}
+    complete = {scenario: found for scenario, found in complete.items() if found}
+    own = [scenario for scenario in complete if scenario[0] == "id"]
     for metric in COMPARED:
-        for scenario in study.scenarios:
-            rows = _by_seed(study, lineup, metric, scenario)
-            if len(rows):
-                of = rank_stability(rows)
-                yield Rank(
-                    metric, scenario, tuple(of.mean_ranks), tuple(of.first), float(of.concordance)
-                )
+        means = {scenario: _values(found, metric) for scenario, found in complete.items()}
+        for scenario, found in complete.items():
+            draws = np.concatenate(
+                [np.stack([of.draws[metric] for of in each], axis=1) for each in found.values()]
+            )
+            draws = draws[~np.isnan(draws).any(axis=1)]
+            values = means[scenario]
+            yield Rank(
+                metric,
+                scenario,
+                rank_stability(draws if len(draws) else values),
+                friedman(values) if len(values) > 1 else None,
+                _agreement(values, means[own[-1]]) if own else float("nan"),
+            )
 
 
-def _by_seed(study: Study, lineup: tuple[str, ...], metric: str, scenario: Scenario) -> np.ndarray:
-    """Scores of the families, a row for each region and seed that all of them have."""
-    rows = []
-    for region in study.regions:
-        scores = [study.by_seed(region, model, scenario, metric) for model in lineup]
-        seeds = set.intersection(*(set(of_model) for of_model in scores))
-        rows += [[of_model[seed] for of_model in scores] for seed in sorted(seeds)]
-    return np.array(rows)
+def _complete(
+    study: Study, models: tuple[str, ...], scenario: Scenario
+) -> dict[str, tuple[Estimate, ...]]:
+    """The models' scores in every region of the study; nothing where any is missing."""
+    found = {
+        region: tuple(study.at(region, model, scenario) for model in models)
+        for region in study.regions
+    }
+    complete = all(estimate for each in found.values() for estimate in each)
+    return found if complete else {}
 
 
-def _needs(study: Study) -> Iterator[Need]:
-    for metric in COMPARED:
-        for region in study.regions:
-            for model in study.models:
-                for setting in ("id", "ood+id"):
-                    curve = study.curve(region, model.name, setting, metric)
-                    if len(curve) > 1:
-                        budgets = np.array(list(curve), float)
-                        yield Need(
-                            metric,
-                            region,
-                            model.name,
-                            setting,
-                            labels_needed(budgets, np.stack(list(curve.values())), share=SHARE),
-                        )
+def _values(
+    found: dict[str, tuple[Estimate, ...]], metric: str
+) -> Float[np.ndarray, "regions families"]:
+    return np.array([[of.value(metric) for of in each] for each in found.values()])
 
 
-def _fits(study: Study) -> Iterator[Fit]:
-    for metric in COMPARED:
-        for region in study.regions:
-            for model in study.models:
-                curve = study.curve(region, model.name, "id", metric)
-                if len(curve) >= 3:
-                    yield _fit(metric, region, model.name, curve)
-
-
-def _fit(metric: str, region: str, model: str, curve: dict[int, np.ndarray]) -> Fit:
-    raise NotImplementedError
+def _agreement(
+    values: Float[np.ndarray, "regions families"], other: Float[np.ndarray, "regions families"]
+) -> float:
+    """Kendall's tau between two orders of the families by their means over regions."""
+    return float(kendall_tau(np.stack([values.mean(axis=0), other.mean(axis=0)]))[0, 1])

@@ -132,10 +132,13 @@ def _without_labels(study: Study) -> Iterator[Finding]:
         values.append(found[0])
         draws.append(found[1])
     gain = interval(float(np.mean(values)), np.mean(draws, axis=0))
+    side = "above"
+    if gain.value < 0:
+        side, gain = "below", Interval(-gain.value, -gain.high, -gain.low)
     yield (
         "No label of the region",
-        f"{model.name}, trained on the other regions alone, lies {_points(gain)} of overall "
-        f"accuracy from what the region’s own labels give it ({scenario_title(small)}).",
+        f"{model.name}, trained on the other regions alone, is {_points(gain, signed=False)} of "
+        f"overall accuracy {side} what the region’s own labels give it ({scenario_title(small)}).",
     )
 
 

@@ -10,13 +10,11 @@ from typing import Any
 import jinja2
 
 import jaxcrop
-from jaxcrop.reports.families import Families
+from jaxcrop.reports.analysis import Analysis
 from jaxcrop.reports.findings import built_as, counts, findings, lead, warnings
 from jaxcrop.reports.payload import payload
-from jaxcrop.reports.policies import Effect
 from jaxcrop.reports.study import Study
 from jaxcrop.reports.sweep import Sweep
-from jaxcrop.reports.traps import TrapEffect
 
 _STYLES = ("style", "charts", "tables", "media")
 _SCRIPTS = (
@@ -25,41 +23,30 @@ _SCRIPTS = (
 )  # fmt: skip
 
 
-def page(
-    study: Study,
-    effects: list[Effect],
-    traps: list[TrapEffect],
-    families: Families,
-    *,
-    figures: dict[str, str],
-    tables: dict[str, bool],
-) -> str:
+def page(analysis: Analysis, figures: dict[str, str], tables: dict[str, bool]) -> str:
     """The whole page.
 
     `figures` names the files in the folder figures with their titles, `tables` those in the folder
     tables and whether they are there as LaTeX, too.
     """
+    study, comparison, worth = analysis.study, analysis.comparison, analysis.worth
     sweep = study.sweep
-    has_pairs = bool(families.pairs)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_read("page.html")).render(
         title=sweep.title,
         lead=lead(study),
         warnings=warnings(sweep),
         counts=counts(study),
-        findings=findings(study, effects, traps),
-        contents=_contents(bool(traps), families),
+        findings=findings(study, analysis.effects, analysis.traps),
+        contents=_contents(analysis),
         named=partial(_named, figures),
         tables=tables,
         paper_note=_paper_note(study),
-        has_traps=bool(traps),
-        has_statistics=has_pairs or bool(families.efficiency) or bool(families.fits),
-        has_pairs=has_pairs,
-        has_efficiency=bool(families.efficiency),
-        has_fits=bool(families.fits),
-        pairs_note=families.pairs_note,
-        ranks_note=families.ranks_note,
-        efficiency_note=families.efficiency_note,
+        has_traps=bool(analysis.traps),
+        has_statistics=bool(comparison.pairs or worth.needs or worth.fits),
+        has_pairs=bool(comparison.pairs),
+        has_needs=bool(worth.needs),
+        has_fits=bool(worth.fits),
         failures=sweep.failures,
         models=[
             (
@@ -74,7 +61,7 @@ def page(
         version=jaxcrop.__version__,
         style="\n".join(_read(f"{name}.css") for name in _STYLES),
         script="(() => {\n" + "\n".join(_read(f"{name}.js") for name in _SCRIPTS) + "})();\n",
-        data=embedded(payload(study, effects, traps, families)),
+        data=embedded(payload(analysis)),
     )
 
 
@@ -120,7 +107,8 @@ def _named(figures: dict[str, str], *kinds: str) -> list[tuple[str, str]]:
     return [of for of in figures.items() if of[0].split("-")[0] in kinds]
 
 
-def _contents(traps: bool, families: Families) -> Sequence[tuple[str, str]]:
+def _contents(analysis: Analysis) -> Sequence[tuple[str, str]]:
+    statistics = analysis.comparison.pairs or analysis.worth.needs or analysis.worth.fits
     return [
         ("curves", "Accuracy and labels"),
         ("regions", "Regions"),
@@ -130,8 +118,8 @@ def _contents(traps: bool, families: Families) -> Sequence[tuple[str, str]]:
         ("confusion", "Confusion"),
         ("calibration", "Calibration"),
         ("examples", "Example chips"),
-        *([("traps", "Traps")] if traps else []),
-        *([("statistics", "How firm it is")] if families.pairs or families.fits else []),
+        *([("traps", "Traps")] if analysis.traps else []),
+        *([("statistics", "How firm it is")] if statistics else []),
         ("runs", "What was run"),
     ]
 

@@ -7,9 +7,11 @@ import numpy as np
 
 from jaxcrop.crops import CROPS
 from jaxcrop.regions import REGIONS
+from jaxcrop.reports.analysis import Analysis
 from jaxcrop.reports.estimates import CLASS_SCORES, Estimate, chip_blocks
-from jaxcrop.reports.families import SHARE, Families
+from jaxcrop.reports.families import COMPARED, Comparison
 from jaxcrop.reports.groups import SETTING_TITLES, Group, scenario_title
+from jaxcrop.reports.labels import SHARE, Fit, Need
 from jaxcrop.reports.paper import EXTRA_DATASET, Known, known
 from jaxcrop.reports.pictures import MOST_BYTES, classes_uri, example_chips, rgb_uri
 from jaxcrop.reports.policies import Effect, classes_counted
@@ -40,13 +42,12 @@ _SCORES = {
 _KEYS = tuple(METRICS)
 
 
-def payload(
-    study: Study, effects: list[Effect], traps: list[TrapEffect], families: Families
-) -> dict[str, Any]:
+def payload(analysis: Analysis) -> dict[str, Any]:
     """Everything the page shows in charts; numbers have four digits, NaN is None.
 
     Regions, models, scenarios, metrics and classes are named once, and by their numbers elsewhere.
     """
+    study = analysis.study
     number = Numbers(study)
     return rounded(
         {
@@ -78,13 +79,16 @@ def payload(
                 if not group.trap
             ],
             "paper": _paper(number),
-            "claims": [claim.title for claim in dict.fromkeys(e.claim for e in effects)],
-            "effects": _effects(number, effects),
-            "traps": [_trap(number, effect) for effect in traps],
+            "claims": [claim.title for claim in dict.fromkeys(e.claim for e in analysis.effects)],
+            "effects": _effects(number, analysis.effects),
+            "traps": [_trap(number, effect) for effect in analysis.traps],
             "world": {"size": SIZE, "path": land_path()},
             "examples": _examples(study, number),
+            "compared": COMPARED,
+            **_comparison(number, analysis.comparison),
             "share": round(100 * SHARE),
-            **families.payload(number),
+            "efficiency": [_need(number, need) for need in analysis.worth.needs],
+            "fits": [_fit(number, fit) for fit in analysis.worth.fits],
         }
     )
 
@@ -208,6 +212,61 @@ def _trap(number: Numbers, effect: TrapEffect) -> dict[str, Any]:
         "r": -1 if effect.region is None else number.region[effect.region],
         "n": effect.pairs,
         "v": [effect.score[metric] for metric in _KEYS],
+    }
+
+
+def _comparison(number: Numbers, comparison: Comparison) -> dict[str, Any]:
+    return {
+        "lineup": [number.model[model] for model in comparison.lineup],
+        "pairs": [
+            {
+                "k": pair.metric,
+                "s": number.scenario[pair.scenario],
+                "a": number.model[pair.first],
+                "b": number.model[pair.second],
+                "v": pair.difference,
+                "p": pair.p_value,
+                "regions": [[number.region[region], of] for region, of in pair.regions.items()],
+            }
+            for pair in comparison.pairs
+        ],
+        "ranks": [
+            {
+                "k": rank.metric,
+                "s": number.scenario[rank.scenario],
+                "rank": rank.stability.mean_ranks,
+                "first": rank.stability.first,
+                "w": rank.stability.kendall_w,
+                "p": rank.over_regions.p_value if rank.over_regions else None,
+                "tau": rank.agreement,
+            }
+            for rank in comparison.ranks
+        ],
+    }
+
+
+def _need(number: Numbers, need: Need) -> dict[str, Any]:
+    return {
+        "k": need.metric,
+        "r": number.region[need.region],
+        "m": number.model[need.model],
+        "setting": need.setting,
+        "v": need.labels,
+    }
+
+
+def _fit(number: Numbers, fit: Fit) -> dict[str, Any]:
+    return {
+        "k": fit.metric,
+        "r": number.region[fit.region],
+        "m": number.model[fit.model],
+        "a": fit.asymptote,
+        "b": fit.scale,
+        "c": fit.exponent,
+        "from": fit.budgets[0],
+        "to": fit.budgets[1],
+        "limit": fit.limit,
+        "gain": fit.gain,
     }
 
 

@@ -9,7 +9,7 @@ from jaxcrop.reports.groups import Group, Model, Scenario
 from jaxcrop.reports.paper import figures
 from jaxcrop.reports.study import Study
 from jaxcrop.statistics.bootstrap import Interval, interval
-from jaxcrop.training.metrics import per_class
+from jaxcrop.statistics.policies import moving_denominator
 
 SCORES = ("overall_accuracy", "average_accuracy", "present_accuracy")
 
@@ -74,9 +74,8 @@ def effects(study: Study) -> list[Effect]:
 
 def classes_counted(group: Group) -> tuple[float, float]:
     """Classes that the paper's average divides by, and those in the labels: means over seeds."""
-    of_class = per_class(group.confusions)
-    counted = (of_class["truth"] + of_class["guess"] > 0).sum(axis=-1)
-    return float(counted.mean()), float((of_class["truth"] > 0).sum(axis=-1).mean())
+    of = moving_denominator(group.confusions)
+    return float(np.mean(of.counted)), float(np.mean(of.counted - of.absent))
 
 
 _Draws = dict[str, np.ndarray]

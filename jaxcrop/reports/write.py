@@ -4,17 +4,14 @@ from pathlib import Path
 
 from jaxcrop.errors import InputError
 from jaxcrop.files import replacing
+from jaxcrop.reports.analysis import analysed
 from jaxcrop.reports.claim_tables import claim_tables
-from jaxcrop.reports.families import compared
 from jaxcrop.reports.figures import write_figures
 from jaxcrop.reports.findings import warnings
 from jaxcrop.reports.page import page
-from jaxcrop.reports.policies import effects
 from jaxcrop.reports.score_tables import score_tables
-from jaxcrop.reports.study import studied
 from jaxcrop.reports.sweep import read_sweep
 from jaxcrop.reports.tables import write_tables
-from jaxcrop.reports.traps import trap_effects
 
 
 def write_report(sweep: Path, out: Path) -> Path:
@@ -22,18 +19,17 @@ def write_report(sweep: Path, out: Path) -> Path:
 
     Raises InputError where the folder holds no results or `out` cannot be written.
     """
-    study = studied(read_sweep(sweep))
-    claims, traps, families = effects(study), trap_effects(study), compared(study)
-    tables = [*score_tables(study), *claim_tables(claims, traps, families)]
+    analysis = analysed(read_sweep(sweep))
+    tables = [*score_tables(analysis.study), *claim_tables(analysis)]
     path = out / "report.html"
     try:
         for folder in (out / "figures", out / "tables"):
             folder.mkdir(parents=True, exist_ok=True)
-        warning = " ".join(" ".join(words) for words in warnings(study.sweep))
+        warning = " ".join(" ".join(words) for words in warnings(analysis.study.sweep))
         write_tables(tables, out / "tables", warning)
-        figures = write_figures(study, claims, traps, families, out / "figures")
+        figures = write_figures(analysis, out / "figures")
         latex = {table.name: table.latex for table in tables}
-        text = page(study, claims, traps, families, figures=figures, tables=latex)
+        text = page(analysis, figures, latex)
         with replacing(path) as draft:
             draft.write_text(text, encoding="utf-8")
     except OSError as error:

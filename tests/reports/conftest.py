@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from made_up_results import made_up_cells, write_made_up_sweep
 
 SCENARIOS = (("id", 10), ("id", 100), ("id", 900), ("ood", 0), ("ood+id", 100), ("ood+id", 900))

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up_results import made_up_cells, made_up_result
 
 from jaxcrop.reports.estimates import chip_blocks, estimated, matrices
 from jaxcrop.reports.groups import grouped
 from jaxcrop.training.metrics import metrics
-from made_up_results import made_up_cells, made_up_result
 
 
 def group_of(results):

@@ -1,7 +1,8 @@
 from dataclasses import replace
 
-from jaxcrop.reports.groups import grouped, scenario_title
 from made_up_results import made_up_cells, made_up_result
+
+from jaxcrop.reports.groups import grouped, scenario_title
 
 
 def results(cells):

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up_results import made_up_cells, made_up_result, write_made_up_sweep
 
 from jaxcrop.reports.groups import grouped
 from jaxcrop.reports.policies import claims, classes_counted, effects
 from jaxcrop.reports.study import studied
-from made_up_results import made_up_cells, made_up_result, write_made_up_sweep
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@ import shutil
 
 import numpy as np
 import pytest
+from made_up_results import made_up_cells, made_up_result, write_made_up_sweep
 
 from jaxcrop.errors import InputError
 from jaxcrop.reports.sweep import from_random_weights, read_sweep
-from made_up_results import made_up_cells, made_up_result, write_made_up_sweep
 
 
 def cells(**changes):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from made_up_results import TRAPS
 
 from jaxcrop.reports.traps import trap_effects
 from jaxcrop.training.metrics import metrics
-from made_up_results import TRAPS
 
 
 def test_a_trap_costs_what_it_was_made_to_cost(study):
@@ -26,8 +26,7 @@ def test_the_difference_is_that_of_the_same_cells(study):
                 metrics(result.confusion)["present_f1"]
                 for result in study.sweep.results
                 if (result.cell.region, result.cell.family) == ("africa", "ssl4eo")
-                and (result.cell.setting, result.cell.budget, result.cell.trap)
-                == ("id", 900, trap)
+                and (result.cell.setting, result.cell.budget, result.cell.trap) == ("id", 900, trap)
             ]
         )
 

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxcrop.reports.families import SHARE, Families
+from jaxcrop.reports.families import Comparison
 from jaxcrop.reports.figures.style import INK, SOFT, Look, legend, panels, region_title, signed
 from jaxcrop.reports.groups import SETTING_TITLES, scenario_title
+from jaxcrop.reports.labels import SHARE, Need
 from jaxcrop.reports.policies import Effect
 from jaxcrop.reports.study import METRICS, Study
 from jaxcrop.reports.traps import TrapEffect
@@ -98,9 +99,9 @@ def traps(study: Study, effects: Sequence[TrapEffect]) -> Figure:
     return figure
 
 
-def differences(study: Study, families: Families) -> Figure:
+def differences(study: Study, comparison: Comparison) -> Figure:
     """Every pair of families, averaged over the regions, by scenario."""
-    found = [pair for pair in families.pairs if pair.metric == COMPARED]
+    found = [pair for pair in comparison.pairs if pair.metric == COMPARED]
     kinds = list(dict.fromkeys((pair.first, pair.second) for pair in found))
     scenarios = list(dict.fromkeys(pair.scenario for pair in found))
     figure, grid = panels(len(kinds), wide=3.9, tall=0.9 + 0.3 * len(scenarios), sharey=True)
@@ -124,37 +125,37 @@ def differences(study: Study, families: Families) -> Figure:
     return figure
 
 
-def ranks(study: Study, families: Families) -> Figure:
+def ranks(study: Study, comparison: Comparison) -> Figure:
     """How often each family is first, by scenario."""
     look = Look(study)
-    rows = [rank for rank in families.ranks if rank.metric == COMPARED]
+    rows = [rank for rank in comparison.ranks if rank.metric == COMPARED]
     figure = Figure(figsize=(7, 1.1 + 0.32 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     start = np.zeros(len(rows))
-    for number, model in enumerate(families.lineup):
-        share = np.array([100 * rank.first[number] for rank in rows])
+    for number, model in enumerate(comparison.lineup):
+        share = np.array([100 * rank.stability.first[number] for rank in rows])
         axes.barh(range(len(rows)), share, 0.7, left=start, color=look.colour(model), label=model)
         start += share
     axes.set_yticks(range(len(rows)), [scenario_title(rank.scenario) for rank in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.set_xlabel("first in overall accuracy (% of regions and seeds)")
+    axes.set_xlabel("first in overall accuracy (% of regions and draws)")
     axes.tick_params(length=0)
     legend(figure, axes.get_legend_handles_labels()[0])
     signed(axes, study)
     return figure
 
 
-def efficiency(study: Study, families: Families) -> Figure:
+def efficiency(study: Study, needs: Sequence[Need]) -> Figure:
     """The labels that each family needs, by region and setting."""
     look = Look(study)
-    found = [need for need in families.efficiency if need.metric == COMPARED]
+    found = [need for need in needs if need.metric == COMPARED]
     kinds = list(dict.fromkeys((need.region, need.setting) for need in found))
     figure = Figure(figsize=(7, 1.3 + 0.4 * len(kinds)), layout="constrained")
     axes = figure.add_subplot()
     rows = []
     for kind in kinds:
-        needs = [need for need in found if (need.region, need.setting) == kind]
+        alike = [need for need in found if (need.region, need.setting) == kind]
         rows.append(
             [
                 Dot(
@@ -168,9 +169,9 @@ def efficiency(study: Study, families: Families) -> Figure:
                         "markersize": 5,
                         "ls": "",
                     },
-                    ((len(needs) - 1) / 2 - number) * 0.22,
+                    ((len(alike) - 1) / 2 - number) * 0.22,
                 )
-                for number, need in enumerate(needs)
+                for number, need in enumerate(alike)
             ]
         )
     labels = [

@@ -3,6 +3,9 @@
 
 const CHARTS = [];
 
+// The chart whose tooltip is shown, and whether the arrow keys brought it.
+const SHOWN = { chart: null, pinned: false };
+
 const TIP = h("div", { id: "tip", role: "presentation", hidden: true });
 
 const SPOKEN = h("div", { class: "unseen", "aria-live": "polite" });
@@ -46,21 +49,30 @@ function chart(host, { label, draw, table, fallback = 320, hints = "" }) {
     const mark = self.marks[index];
     const [x, y, width, height] = mark.box;
     put(cursor, { x, y, width, height, visibility: "visible" }, []);
+    if (SHOWN.chart !== self) SHOWN.chart?.hide();
+    Object.assign(SHOWN, { chart: self, pinned: spoken });
     showTip(svg, mark);
     if (spoken) SPOKEN.textContent = words(mark);
   }
   function hide() {
     self.active = -1;
     cursor.setAttribute("visibility", "hidden");
+    if (SHOWN.chart !== self) return;
     TIP.hidden = true;
+    SHOWN.chart = null;
   }
+  self.follow = () => showTip(svg, self.marks[self.active]);
+  self.hide = hide;
 
-  svg.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const frame = svg.getBoundingClientRect();
     const index = nearest(self.marks, event.clientX - frame.left, event.clientY - frame.top);
     if (index < 0) hide();
     else if (index !== self.active) activate(index, false);
-  });
+  };
+  svg.addEventListener("pointerdown", point);
+  svg.addEventListener("pointermove", point);
+  svg.addEventListener("focus", () => self.stale && self.draw());
   svg.addEventListener("pointerleave", (event) => {
     if (event.pointerType === "mouse" && document.activeElement !== svg) hide();
   });
@@ -171,7 +183,15 @@ function showTip(svg, mark) {
   TIP.style.transform = `translate(${Math.round(x)}px,${Math.round(y)}px)`;
 }
 
-addEventListener("scroll", () => (TIP.hidden = true), { passive: true });
+// A tooltip of the arrow keys goes with its chart when the page scrolls; the pointer's goes away.
+addEventListener(
+  "scroll",
+  () => {
+    if (SHOWN.pinned) SHOWN.chart?.follow();
+    else SHOWN.chart?.hide();
+  },
+  { passive: true },
+);
 
 // The table behind a chart, made when it is opened.
 function dataTable(table, self) {

@@ -21,9 +21,7 @@ function curves(host) {
       const panel = h("section", { class: "panel" });
       const of = DATA.regions[region];
       panel.append(
-        h(
-          "h4",
-          {},
+        h("p", { class: "panel-title" },
           region === MEAN ? "Mean over regions" : of.title,
           h("span", {}, region === MEAN ? "of those shown" : of.subtitle),
         ),

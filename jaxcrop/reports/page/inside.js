@@ -16,7 +16,7 @@ const regionPanels = (host, make) => {
   host.append(grid);
   panels(grid, shownRegions, (region) => {
     const { title, subtitle } = DATA.regions[region];
-    const panel = h("section", { class: "panel" }, h("h4", {}, title, h("span", {}, subtitle)));
+    const panel = h("section", { class: "panel" }, h("p", { class: "panel-title" }, title, h("span", {}, subtitle)));
     make(panel, region);
     return panel;
   });
@@ -125,7 +125,7 @@ function confusionMatrices(host) {
   const grid = h("div", { class: "grid" });
   host.append(grid);
   panels(grid, shownModels, (model) => {
-    const panel = h("section", { class: "panel" }, h("h4", {}, swatch(model), modelName(model)));
+    const panel = h("section", { class: "panel" }, h("p", { class: "panel-title" }, swatch(model), modelName(model)));
     chart(panel, {
       label: () =>
         `Confusion matrix of ${modelName(model)}, ${DATA.regions[STATE.region].title}, ` +

@@ -140,7 +140,7 @@ function policies(host) {
   const grid = h("div", { class: "grid two" });
   host.append(grid);
   DATA.claims.forEach((claim, index) => {
-    const panel = h("section", { class: "panel" }, h("h4", {}, claim));
+    const panel = h("section", { class: "panel" }, h("p", { class: "panel-title" }, claim));
     grid.append(panel);
     const here = () =>
       DATA.effects.filter(
@@ -216,7 +216,7 @@ function traps(host) {
               .map((region) => dot(of(name, region), "faint", DATA.regions[region].title)),
           ],
         })),
-        { title: `change of ${metricTitle()} (points)`, ...points(STATE.metric) },
+        { title: `change of ${within(metricTitle())} (points)`, ...points(STATE.metric) },
       ),
     table: () => ({
       head: ["Trap", "Region", `Change of ${metricTitle()}`, "95 % interval", "Groups"],

@@ -62,7 +62,10 @@ function drawMap(width) {
         change({ regions: chosen });
       },
     });
+    // Beside its circle, or below where there is little room.
+    const narrow = width < 480;
     const right = x > width * 0.82;
+    const [side, dx, dy] = narrow ? [" middle", 0, 20] : right ? [" end", -13, -3] : ["", 13, -3];
     return s(
       "g",
       { class: on ? "place" : "place off" },
@@ -75,12 +78,12 @@ function drawMap(width) {
       }),
       s(
         "text",
-        { class: right ? "label end" : "label", x: right ? x - 13 : x + 13, y: y - 3 },
+        { class: `label${side}`, x: x + dx, y: y + dy },
         of.title,
       ),
       s(
         "text",
-        { class: right ? "value end" : "value", x: right ? x - 13 : x + 13, y: y + 11 },
+        { class: `value${side}`, x: x + dx, y: y + dy + 14 },
         best ? number(best[0], STATE.metric) : "–",
       ),
     );
@@ -278,11 +281,12 @@ function drawShares(width) {
   });
   const key = DATA.classes.slice(1);
   const bottom = shownRegions().length * tall + 12;
-  const step = (width - left) / key.length;
+  const first = width < 420 ? 0 : left;
+  const step = (width - first) / key.length;
   nodes.push(
     key.map(({ name, rgb }, k) => [
-      s("rect", { class: "chip", x: left + k * step, y: bottom - 4, width: 9, height: 9, fill: rgb }),
-      s("text", { class: "tick", x: left + k * step + 13, y: bottom + 4 }, name),
+      s("rect", { class: "chip", x: first + k * step, y: bottom - 4, width: 9, height: 9, fill: rgb }),
+      s("text", { class: "tick", x: first + k * step + 13, y: bottom + 4 }, name),
     ]),
   );
   return { height: bottom + 12, nodes, marks };

@@ -34,6 +34,9 @@ const metricIndex = () => DATA.metrics.findIndex(({ key }) => key === STATE.metr
 
 const metricTitle = () => DATA.metrics[metricIndex()].title;
 
+// A title within a sentence.
+const within = (title) => title[0].toLowerCase() + title.slice(1);
+
 const shownRegions = () => [...DATA.regions.keys()].filter((k) => STATE.regions.has(k));
 
 const shownModels = () => [...DATA.models.keys()].filter((k) => STATE.models.has(k));

@@ -10,8 +10,8 @@ function comparedNote(host) {
   const follow = () => {
     host.textContent =
       comparedMetric() === STATE.metric
-        ? `Computed for ${comparedTitle()}.`
-        : `These are computed for fewer metrics; shown for ${comparedTitle()} in place of ${metricTitle()}.`;
+        ? `What follows is about ${within(comparedTitle())}.`
+        : `What follows is about ${within(comparedTitle())}: it is not computed for ${within(metricTitle())}.`;
   };
   follow();
   LISTENERS.push(follow);
@@ -30,14 +30,14 @@ function familyDifferences(host) {
     );
   for (const pair of pairs) {
     const title = `${modelName(pair[0])} minus ${modelName(pair[1])}`;
-    const panel = h("section", { class: "panel" }, h("h4", {}, title));
+    const panel = h("section", { class: "panel" }, h("p", { class: "panel-title" }, title));
     grid.append(panel);
     chart(panel, {
       label: () => `${title}, difference of ${comparedTitle()} by training data, all regions`,
       draw: (width) =>
         intervalPlot(
           width,
-          here(pair).map(({ s: scenario, v, low, high, p, regions }) => ({
+          here(pair).map(({ s: scenario, v: [v, low, high], p, regions }) => ({
             label: scenarioTitle(scenario),
             dots: [
               {
@@ -60,7 +60,7 @@ function familyDifferences(host) {
         ),
       table: () => ({
         head: ["Training data", "Difference (points)", "95 % interval", "p, corrected"],
-        rows: here(pair).map(({ s: scenario, v, low, high, p }) => [
+        rows: here(pair).map(({ s: scenario, v: [v, low, high], p }) => [
           scenarioTitle(scenario),
           difference(v, comparedMetric()),
           range(low, high, comparedMetric(), difference),
@@ -86,11 +86,15 @@ function ranks(host) {
         "Training data",
         ...DATA.lineup.flatMap((m) => [`${modelName(m)}, mean rank`, "first (%)"]),
         "Kendall's W",
+        "Friedman's p",
+        "Kendall's tau with the last in distribution",
       ],
-      rows: here().map(({ s: scenario, rank, first, w }) => [
+      rows: here().map(({ s: scenario, rank, first, w, p, tau }) => [
         scenarioTitle(scenario),
         ...DATA.lineup.flatMap((_, k) => [rank[k].toFixed(2), number(first[k])]),
         known(w) ? w.toFixed(2) : "–",
+        pValue(p),
+        known(tau) ? tau.toFixed(2) : "–",
       ]),
     }),
     fallback: 220,
@@ -164,7 +168,7 @@ function efficiency(host) {
           .map(([setting, found]) => ({
             label: DATA.regions[region].title,
             note: DATA.settings[setting],
-            dots: found.map(({ m, v, low, high }, k) => ({
+            dots: found.map(({ m, v: [v, low, high] }, k) => ({
               v,
               low,
               high,
@@ -184,7 +188,7 @@ function efficiency(host) {
     },
     table: () => ({
       head: ["Region", "Model", "Setting", "Labels needed", "95 % interval"],
-      rows: here().map(({ r, m, setting, v, low, high }) => [
+      rows: here().map(({ r, m, setting, v: [v, low, high] }) => [
         DATA.regions[r].title,
         modelName(m),
         DATA.settings[setting],

@@ -1,0 +1,235 @@
+"""The page in Chromium, with a pointer, with the keyboard, and on a phone."""
+
+import os
+import re
+import shutil
+
+import pytest
+
+WIDE, PHONE = (1400, 900), (390, 844)
+
+CURVES = "#chart-curves svg.chart"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser of Debian's package; playwright brings none that could be fetched here."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright absent")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium absent: apt-get install chromium")
+    arguments = (
+        *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+        *("--disable-background-networking", "--disable-component-update"),
+        *(("--no-sandbox",) if os.geteuid() == 0 else ()),
+    )
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, report):
+    """Opens the report; at the end there must have been no error and no request."""
+    opened = []
+
+    def open_with(size=WIDE, **context):
+        page = chromium.new_context(
+            viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce", **context
+        ).new_page()
+        troubles = []
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith(("file:", "data:")) or troubles.append(request.url)
+            ),
+        )
+        opened.append((page, troubles))
+        page.goto(f"file://{report / 'report.html'}")
+        return page
+
+    yield open_with
+    for page, troubles in opened:
+        assert troubles == []
+        page.context.close()
+
+
+def tooltip(page):
+    tip = page.locator("#tip")
+    return tip.inner_text() if tip.is_visible() else ""
+
+
+def test_hovering_shows_the_values(open_page, study):
+    page = open_page()
+    chart = page.locator(CURVES).first
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert tooltip(page) == ""
+    page.mouse.move(box["x"] + box["width"] - 30, box["y"] + box["height"] / 2)
+    shown = tooltip(page)
+    assert "900 labels" in shown
+    of = study.at("africa", "SSL4EO-S12", ("id", 900)).interval("overall_accuracy")
+    low, value, high = (f"{100 * part:.1f}" for part in (of.low, of.value, of.high))
+    assert re.search(rf"SSL4EO-S12, ID\s+{value} \({low} to {high}\)", shown)
+    page.mouse.move(5, 5)
+    assert tooltip(page) == ""
+
+
+def test_filters_change_the_charts(open_page):
+    page = open_page()
+    panels = page.locator("#chart-curves .panel")
+    assert panels.count() == 4  # three regions and their mean
+    lines = page.locator(f"{CURVES} >> nth=0").locator("polyline.line")
+    assert lines.count() == 6  # three models, ID and OOD+ID
+    page.get_by_role("button", name="ImageNet").click()
+    assert lines.count() == 4
+    page.get_by_role("button", name="OOD+ID").click()
+    page.get_by_role("button", name="OOD", exact=True).click()
+    assert lines.count() == 2
+    page.get_by_role("button", name="Europe").click()
+    page.get_by_role("button", name="South America").click()
+    assert panels.count() == 1
+    page.get_by_role("button", name="Africa").click()  # the last one stays
+    assert panels.count() == 1
+    assert page.get_by_role("button", name="Africa").get_attribute("aria-pressed") == "true"
+    assert page.locator("#table-budgets tbody tr.group").count() == 2  # Africa, and the paper's
+
+
+def test_the_metric_changes_everything(open_page):
+    page = open_page()
+    before = page.locator(CURVES).first.get_attribute("aria-label")
+    cell = page.locator("#table-budgets .value").first
+    value = cell.inner_text()
+    page.get_by_label("Metric", exact=True).select_option("present_jaccard")
+    after = page.locator(CURVES).first.get_attribute("aria-label")
+    assert before.startswith("Overall accuracy by number of labels, Africa")
+    assert after.startswith("Average IoU, present classes by number of labels, Africa")
+    assert cell.inner_text() != value
+    assert page.locator("#table-budgets-metric").inner_text() == (
+        "Average IoU, present classes (%)"
+    )
+
+
+def test_the_keyboard_goes_everywhere(open_page):
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.locator(CURVES).first.focus()
+    page.keyboard.press("ArrowRight")
+    first = tooltip(page)
+    assert first.startswith("No label")
+    assert page.locator("[aria-live]").inner_text().startswith("No label. ")
+    page.keyboard.press("ArrowRight")
+    assert tooltip(page).startswith("10 labels")
+    page.keyboard.press("End")
+    assert tooltip(page).startswith("900 labels")
+    page.keyboard.press("ArrowLeft")
+    assert tooltip(page).startswith("100 labels")
+    page.keyboard.press("Escape")
+    assert tooltip(page) == ""
+
+    # Every stop of the tab key is named and shows that it has the focus.
+    stops = []
+    page.locator("#theme").focus()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        stops.append(
+            page.evaluate(
+                "(e => [e.tagName, e.ariaLabel || e.textContent || e.labels?.[0]?.textContent,"
+                "getComputedStyle(e).outlineStyle])(document.activeElement)"
+            )
+        )
+    assert all(name and outline != "none" for _, name, outline in stops), stops
+
+
+def test_the_map_hides_a_region_by_keyboard(open_page):
+    page = open_page()
+    chart = page.locator("#chart-map svg.chart")
+    chart.focus()
+    page.keyboard.press("Home")
+    assert "Africa" in tooltip(page)
+    page.keyboard.press("Enter")
+    assert page.get_by_role("button", name="Africa").get_attribute("aria-pressed") == "false"
+    assert page.locator("#chart-curves .panel").count() == 3
+
+
+def test_every_chart_is_named_and_has_a_table(open_page):
+    page = open_page()
+    charts = page.locator("svg.chart")
+    assert charts.count() > 15
+    for number in range(charts.count()):
+        chart = charts.nth(number)
+        chart.scroll_into_view_if_needed()
+        assert chart.get_attribute("role") == "img"
+        assert len(chart.get_attribute("aria-label")) > 20
+        table = chart.locator("xpath=following-sibling::details")
+        table.locator("summary").click()
+        table.locator("tbody tr").first.wait_for(timeout=5_000)
+    assert page.locator("img:not([alt])").count() == 0
+
+
+def test_a_phone_scrolls_in_one_direction(open_page):
+    page = open_page(PHONE, has_touch=True)
+    for chart in page.locator("svg.chart").all():
+        chart.scroll_into_view_if_needed()
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+    africa = page.get_by_role("button", name="Africa")
+    assert not africa.is_visible()
+    page.get_by_role("button", name="Filters").click()
+    africa.click()
+    assert page.get_by_role("button", name="Filters (1 hidden)").is_visible()
+    chart = page.locator(CURVES).first
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] - 30, box["y"] + box["height"] / 2)
+    assert "900 labels" in tooltip(page)
+    tip = page.locator("#tip").bounding_box()
+    assert tip["x"] >= 0
+    assert tip["x"] + tip["width"] <= PHONE[0]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_follow_the_system_and_the_button(open_page, scheme):
+    page = open_page(color_scheme=scheme)
+
+    def darkness():
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", colour)[:3])) < 3 * 128
+
+    assert darkness() == (scheme == "dark")
+    page.get_by_role("button", name="Switch to").click()
+    assert darkness() == (scheme == "light")
+    page.reload()
+    assert darkness() == (scheme == "light")
+    page.emulate_media(media="print")
+    assert not darkness()
+
+
+def test_text_can_be_read(open_page):
+    """Contrast of text against the page, WCAG 2.2 AA, 1.4.3, in both schemes."""
+    luminance = """(() => {
+      const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+      const of = colour => {
+        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        const part = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+        const [r, g, b] = canvas.getImageData(0, 0, 1, 1).data;
+        return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+      };
+      const page = of(getComputedStyle(document.body).backgroundColor);
+      return [...document.querySelectorAll("p, li, h2, th, td, button, .caption, svg .tick, a")]
+        .filter(e => e.checkVisibility() && !e.closest(".warning"))
+        .map(e => {
+          const style = getComputedStyle(e);
+          const text = of(e.closest("svg") ? style.fill : style.color);
+          const ratio = (Math.max(text, page) + 0.05) / (Math.min(text, page) + 0.05);
+          return [ratio, e.className.baseVal ?? e.className, e.textContent.slice(0, 30)];
+        })
+        .filter(([ratio]) => ratio < 4.5);
+    })()"""
+    for scheme in ("light", "dark"):
+        page = open_page(color_scheme=scheme)
+        page.locator(CURVES).last.scroll_into_view_if_needed()
+        assert page.evaluate(luminance) == []
