@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from zlib import crc32
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8, UInt16
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8, UInt32
 
 from jaxcrop.data.augment import augment, normalise, view_keys
 from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput
+from jaxcrop.data.reading import Batch
 from jaxcrop.models.segmenter import Segmenter
 
 
@@ -119,25 +119,21 @@ class View:
         """What decides how chips are changed."""
         return (self.number, self.seed) if self.augmented else ()
 
-    def keys(self, chip_ids: Sequence[str]) -> PRNGKeyArray:
-        """The key by which each chip is augmented."""
-        numbers = [crc32(chip_id.encode()) for chip_id in chip_ids]
-        return _view_keys(np.array(numbers, np.uint32), self.number, self.seed)
+    def keys(self, number: UInt32[Array, " n"]) -> PRNGKeyArray | None:
+        """The key by which each chip, called by its number, is augmented; None for none."""
+        return _view_keys(number, self.number, self.seed) if self.augmented else None
 
 
 AS_THEY_ARE = View()
 """Chips without augmentation."""
 
 
-_view_keys = jax.jit(view_keys, static_argnums=(1, 2))
+_view_keys = jax.jit(view_keys)
 
 
 def seen(
-    image: UInt16[Array, "n h w band"],
-    label: UInt8[Array, "n h w"],
-    keys: PRNGKeyArray | None,
-    band_input: BandInput,
+    batch: Batch, keys: PRNGKeyArray | None, band_input: BandInput
 ) -> tuple[Float[Array, "n h w band"], UInt8[Array, "n h w"]]:
     """Chips as training sees them: normalised and, where there are keys, augmented by them."""
-    image = normalise(image, band_input)
-    return (image, label) if keys is None else augment(keys, image, label)
+    image = normalise(batch.image, band_input)
+    return (image, batch.label) if keys is None else augment(keys, image, batch.label)

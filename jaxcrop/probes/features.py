@@ -104,7 +104,7 @@ def feature_maps(
     specs["label"] = Spec((len(chips), height, width), "uint8")
 
     def compute(placed: FrozenBackbone, ids: Sequence[str], batch: Batch, mesh: Mesh) -> dict:
-        keys = view.keys(ids) if view.augmented else None
+        keys = view.keys(batch.number)
         maps, label = _maps(placed, put_batch(batch, mesh, len(ids)), keys, dtype)
         return {"label": label} | {f"map{k}": x for k, x in enumerate(maps)}
 
@@ -142,7 +142,7 @@ def pixel_features(
     specs |= {"place": Spec(shape, "int32")}
 
     def compute(placed: FrozenBackbone, ids: Sequence[str], batch: Batch, mesh: Mesh) -> dict:
-        keys = view.keys(ids) if view.augmented else None
+        keys = view.keys(batch.number)
         label = batch.label if keys is None else np.asarray(_augmented_labels(keys, batch.label))
         names = [f"{chip_id} {view.about}" for chip_id in ids]
         sampled = [sample_pixels(*of_chip, pixels) for of_chip in zip(label, names, strict=True)]
@@ -218,7 +218,7 @@ def _augmented_labels(keys: PRNGKeyArray, label: UInt8[Array, "n h w"]) -> UInt8
 def _maps(
     backbone: FrozenBackbone, batch: Batch, keys: PRNGKeyArray | None, dtype: str
 ) -> tuple[tuple[Float[Array, "n _h _w _c"], ...], UInt8[Array, "n h w"]]:
-    image, label = seen(*batch, keys, backbone.band_input)
+    image, label = seen(batch, keys, backbone.band_input)
     return tuple(x.astype(dtype) for x in backbone.maps(image)), label
 
 
@@ -230,7 +230,7 @@ def _columns(
     place: Int[Array, "n pixels"],
     dtype: str,
 ) -> Float[Array, "n pixels c"]:
-    image, _ = seen(*batch, keys, backbone.band_input)
+    image, _ = seen(batch, keys, backbone.band_input)
     height, width = image.shape[1:3]
     maps = backbone.maps(image)
     return hypercolumns(maps, place // width, place % width, backbone.padded(height, width)).astype(

@@ -50,7 +50,7 @@ def confusions(
 def _confusions(
     backbone: FrozenBackbone, classifiers: LinearClassifiers, batch: Batch
 ) -> Int[Array, "n p classes classes"]:
-    image, label = seen(*batch, None, backbone.band_input)
+    image, label = seen(batch, None, backbone.band_input)
     height, width = label.shape[1:]
     maps = backbone.maps(image)
     kernel = classifiers.kernel.swapaxes(0, 1)  # every class of every classifier is a score
