@@ -1,6 +1,6 @@
 """A backbone joined to a decoder: image in, logits out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -57,12 +57,33 @@ class Segmenter(nnx.Module):
             features = tuple(
                 temporal_maximum(x.reshape(*leading, *x.shape[1:]), present) for x in features
             )
-        if self.neck is not None:
-            features = self.neck(features)
-        logits = widened(self.decoder(features))
-        if logits.shape[1:3] != image.shape[1:3]:
-            logits = resize(logits, image.shape[1:3])
+        logits = decoded(self.neck, self.decoder, features, image.shape[1:3])
         return logits[:, :height, :width]
+
+
+class Head(nnx.Module):
+    """A segmenter without its backbone: feature maps of images in, logits of those images out."""
+
+    def __init__(self, model: Segmenter):
+        self.neck = model.neck
+        self.decoder = model.decoder
+
+    def __call__(
+        self, features: Sequence[Float[Array, "b _h _w _c"]], size: tuple[int, int]
+    ) -> Float[Array, "b h w classes"]:
+        """Logits of images whose padded `size` is given."""
+        return decoded(self.neck, self.decoder, features, size)
+
+
+def decoded(
+    neck: PlainPyramid | None,
+    decoder: nnx.Module,
+    features: Sequence[Float[Array, "b _h _w _c"]],
+    size: tuple[int, int],
+) -> Float[Array, "b h w classes"]:
+    """Logits at `size`, in float32 at least, of the maps of a backbone."""
+    logits = widened(decoder(features if neck is None else neck(features)))
+    return logits if logits.shape[1:3] == size else resize(logits, size)
 
 
 def temporal_maximum(

@@ -1,9 +1,10 @@
 """Evaluate chips: one confusion matrix each, from which every metric follows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float64, Int64, UInt8
 
@@ -54,10 +55,24 @@ def evaluate_chips(
     Keeps the predictions of the first `pictures` chips, as far as this process computes them.
     """
     rows = local_rows(mesh, batch_size)
+
+    def results() -> Iterator[tuple[tuple[str, ...], EvalResult, UInt8]]:
+        for ids, batch in evaluation_batches(chips, batch_size):
+            mine = put_batch(Batch(*(part[rows] for part in batch)), mesh, batch_size)
+            yield ids, *eval_step(values, mine)
+
+    return collected(results(), pictures)
+
+
+def collected(
+    results: Iterable[tuple[Sequence[str], EvalResult, UInt8[Array, "n h w"]]], pictures: int = 0
+) -> Evaluation:
+    """What the results of batches add up to, each with the ids of its chips and the predictions.
+
+    Chips beyond the ids fill up a batch. The predictions of the first `pictures` chips are kept.
+    """
     losses, chip_ids, per_chip, predictions, calibration = [], [], [], [], 0
-    for ids, batch in evaluation_batches(chips, batch_size):
-        mine = put_batch(Batch(*(part[rows] for part in batch)), mesh, batch_size)
-        result, predicted = eval_step(values, mine)
+    for ids, result, predicted in results:
         losses.append((float(result.loss_sum), float(result.pixels), len(ids)))
         chip_ids += ids
         per_chip.append(np.asarray(result.confusion, np.int64)[: len(ids)])

@@ -1,7 +1,7 @@
 """The compiled steps: updates of the model, and one evaluation of a batch of chips."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -188,22 +188,27 @@ def make_update(
             keys,
             parts=math.gcd(len(batch.label), accumulate),
         )
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        updates = jax.tree.map(lambda change: change * state.plateau.scale, updates)
-        params = optax.apply_updates(state.params, updates)
-        average = moving_average(state.average, params, ema, state.step) if ema is not None else {}
-        new = TrainState(
-            state.step + 1,
-            params,
-            state.frozen,
-            statistics,
-            average,
-            optimizer_state,
-            state.plateau,
-        )
-        return new, loss
+        return advanced(state, gradient, statistics, optimizer, ema=ema), loss
 
     return update
+
+
+def advanced(
+    state: TrainState,
+    gradient: Values,
+    statistics: Values,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema: float | None = None,
+) -> TrainState:
+    """The state after a step with this gradient, which left these statistics."""
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+    updates = jax.tree.map(lambda change: change * state.plateau.scale, updates)
+    params = optax.apply_updates(state.params, updates)
+    average = moving_average(state.average, params, ema, state.step) if ema is not None else {}
+    return TrainState(
+        state.step + 1, params, state.frozen, statistics, average, optimizer_state, state.plateau
+    )
 
 
 def make_train_step(
@@ -247,11 +252,16 @@ def make_statistics_step(task: Task) -> Callable[[Values, Batch, Int32[Array, ""
 
     def step(values: Values, batch: Batch, k: Int32[Array, ""]) -> Values:
         _, after = task.logits(values, normalise(batch.image, task.band_input))
-        # A pass moves the statistics by the momentum; the mean needs a step of 1 / (k + 1).
-        scale = 1 / (BATCH_NORM_MOMENTUM * (k + 1))
-        return {name: values[name] + scale * (after[name] - values[name]) for name in moving}
+        return averaged(values, after, k, moving)
 
     return compiled(step, out_shardings=replicated(task.mesh))
+
+
+def averaged(values: Values, after: Values, k: Int32[Array, ""], names: Iterable[str]) -> Values:
+    """The mean statistics over batches 0 to `k`, where batch `k` moved those before to `after`."""
+    # A pass moves the statistics by the momentum; the mean needs a step of 1 / (k + 1).
+    scale = 1 / (BATCH_NORM_MOMENTUM * (k + 1))
+    return {name: values[name] + scale * (after[name] - values[name]) for name in names}
 
 
 def restrict(
@@ -275,11 +285,18 @@ def make_eval_step(
         module = network.module(values)
         module.eval()
         logits = module(normalise(batch.image, band_input).astype(dtype))
-        loss_sum, pixels = cross_entropy_sum(logits, batch.label)
-        allowed = restrict(logits, classes)
-        prediction = jnp.argmax(allowed, axis=-1)
-        confusion = confusion_matrix(batch.label, prediction, logits.shape[-1])
-        bins = calibration_bins(allowed, batch.label)
-        return EvalResult(loss_sum, pixels, confusion, bins), prediction.astype(jnp.uint8)
+        return evaluated(logits, batch.label, classes)
 
     return compiled(step, out_shardings=(replicated(mesh), None))
+
+
+def evaluated(
+    logits: Float[Array, "n h w classes"], label: UInt8[Array, "n h w"], classes: Sequence[int]
+) -> tuple[EvalResult, UInt8[Array, "n h w"]]:
+    """What logits say of labelled chips where only `classes` are predicted; and the predictions."""
+    loss_sum, pixels = cross_entropy_sum(logits, label)
+    allowed = restrict(logits, classes)
+    prediction = jnp.argmax(allowed, axis=-1)
+    confusion = confusion_matrix(label, prediction, logits.shape[-1])
+    bins = calibration_bins(allowed, label)
+    return EvalResult(loss_sum, pixels, confusion, bins), prediction.astype(jnp.uint8)
