@@ -112,7 +112,8 @@ def _learning_curves(fits: Sequence[Fit]) -> Table:
     rows = [
         [
             *(METRICS[fit.metric], fit.region, fit.model),
-            *(fit.asymptote, fit.scale, fit.exponent, *fit.limit, *fit.gain),
+            *(fit.law.asymptote, fit.law.scale, fit.law.exponent, *fit.limit, *fit.gain),
+            fit.law.assumed,
         ]
         for fit in fits
     ]
@@ -121,5 +122,6 @@ def _learning_curves(fits: Sequence[Fit]) -> Table:
         **dict.fromkeys(("asymptote a", "scale b", "exponent c"), "plain"),
         **dict.fromkeys(("limit", *(f"limit {end}" for end in _ENDS)), "share"),
         **dict.fromkeys((f"{MORE} more", *(f"{MORE} more, {end}" for end in _ENDS)), "points"),
+        "assumed": "text",
     }
     return Table("learning_curves", "Error = a + b n^-c in distribution.", columns, rows)

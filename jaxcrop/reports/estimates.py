@@ -84,20 +84,23 @@ def _estimate(group: Group, chips: dict[str, int], seed: int) -> Estimate:
         return run_draws(values, of_draws, seed=seed)
 
     seeds, of_draws = metrics(total), metrics(drawn)
-    class_values, class_draws = per_class(total), per_class(drawn)
+    means = over_seeds(np.stack(list(seeds.values())), np.stack(list(of_draws.values()), axis=1))
+    class_values, class_draws = (
+        np.stack([per_class(matrix)[name] for name in CLASS_SCORES], axis=-2)
+        for matrix in (total, drawn)
+    )
+    class_values = np.moveaxis(class_values, 0, -1)  # scores, classes, seeds
+    class_means = over_seeds(class_values, np.moveaxis(class_draws, 1, -1))
     classes = {}
-    for name in CLASS_SCORES:
-        draws = over_seeds(class_values[name].T, class_draws[name].swapaxes(-1, -2))
+    for number, name in enumerate(CLASS_SCORES):
         ends = [
-            _within(interval(float(value), of_class))
-            for value, of_class in zip(class_values[name].mean(axis=0), draws.T, strict=True)
+            _within(interval(float(value), draws))
+            for value, draws in zip(
+                class_values[number].mean(axis=-1), class_means[:, number].T, strict=True
+            )
         ]
         classes[name] = np.array(ends).T
-    return Estimate(
-        seeds,
-        {name: over_seeds(values, of_draws[name]) for name, values in seeds.items()},
-        classes,
-    )
+    return Estimate(seeds, dict(zip(seeds, means.T, strict=True)), classes)
 
 
 def _within(of: Interval, least: float = 0.0) -> Interval:

@@ -47,6 +47,7 @@ def page(analysis: Analysis, figures: dict[str, str], tables: dict[str, bool]) -
         has_pairs=bool(comparison.pairs),
         has_needs=bool(worth.needs),
         has_fits=bool(worth.fits),
+        assumed=sorted({fit.law.assumed for fit in worth.fits if fit.law.assumed}),
         failures=sweep.failures,
         models=[
             (

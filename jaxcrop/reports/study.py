@@ -64,6 +64,14 @@ class Study:
         number = self._places.get((region, model, scenario))
         return None if number is None else self.estimates[number]
 
+    def by_seed(self, region: str, model: str, scenario: Scenario, metric: str) -> dict[int, float]:
+        """The metric of each seed of a group; empty where the sweep has none (yet)."""
+        number = self._places.get((region, model, scenario))
+        if number is None:
+            return {}
+        scores = self.estimates[number].seeds[metric].tolist()
+        return dict(zip(self.groups[number].seeds, scores, strict=True))
+
     def chips(self, region: str) -> dict[str, tuple[float, float]]:
         """The test chips of a region: longitude and latitude by chip."""
         return {

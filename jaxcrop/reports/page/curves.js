@@ -56,6 +56,14 @@ function curveLegend() {
   ].filter(([setting]) => STATE.settings.has(setting));
   return [
     ...shownModels().map((model) => h("span", {}, swatch(model), DATA.models[model].name)),
+    ...(CURVES.paper ? PAPER_MARKS : []).map(([title, own]) =>
+      h(
+        "span",
+        {},
+        s("svg", { class: "swatch", viewBox: "-7 -7 14 14" }, paperMark(own)),
+        `the paper, ${title}`,
+      ),
+    ),
     ...lines.map(([, title, dashed]) =>
       h(
         "span",
@@ -168,16 +176,16 @@ function drawCurves(region, width) {
       CURVES.fits && region !== MEAN && fittedCurves(region, x, y, from),
       drawn.map(({ line }) => line),
       drawn.map(({ markers }) => markers),
-      CURVES.paper && region !== MEAN && paperPoints(region, x, y),
+      paperPoints(region, x, y),
     ],
-    marks: curveMarks(lines, shown, x, y, box),
+    marks: curveMarks(region, lines, { shown, x, y, box }),
   };
 }
 
 const axisNumber = (tick) =>
   STATE.metric === "kappa" ? String(tick) : String(Number((100 * tick).toFixed(1)));
 
-function curveMarks(lines, shown, x, y, box) {
+function curveMarks(region, lines, { shown, x, y, box }) {
   return shown.flatMap((budget) => {
     const here = lines.flatMap(({ model, dashed, points }) =>
       points
@@ -196,21 +204,42 @@ function curveMarks(lines, shown, x, y, box) {
         swatch(model, dashed),
         `${DATA.models[model].name}, ${DATA.settings[DATA.scenarios[scenario][0]]}`,
         `${number(of[0], STATE.metric)} (${range(of[1], of[2], STATE.metric)})`,
-      ]),
+      ]).concat(
+        paperOf(region)
+          .filter((of) => of.s[1] === budget)
+          .map((of) => [
+            s("svg", { class: "swatch", viewBox: "-7 -7 14 14" }, paperMark(of.s[0] === "id")),
+            `the paper (${of.version}), ${DATA.settings[of.s[0]]}`,
+            number(of.v, STATE.metric) + (of.doubtful ? " ?" : ""),
+          ]),
+      ),
     };
   });
 }
 
+const PAPER_MARKS = [
+  ["ID", true],
+  ["OOD and OOD+ID", false],
+];
+
+const paperMark = (own) =>
+  s("path", { class: "paper", d: own ? "M-5.5,0H5.5M0,-5.5V5.5" : "M-4,-4L4,4M-4,4L4,-4" });
+
+const paperOf = (region) =>
+  CURVES.paper
+    ? DATA.paper.filter(
+        (of) => of.r === region && of.k === metricIndex() && STATE.settings.has(of.s[0]),
+      )
+    : [];
+
 const paperPoints = (region, x, y) =>
-  DATA.paper
-    .filter((of) => of.r === region && of.k === metricIndex() && STATE.settings.has(of.s[0]))
-    .map((of) =>
-      s(
-        "g",
-        { class: "paper", transform: `translate(${x(of.s[1])},${y(of.v)})` },
-        s("path", { d: of.s[0] === "id" ? "M-6,0H6M0,-6V6" : "M-5,-5L5,5M-5,5L5,-5" }),
-      ),
-    );
+  paperOf(region).map((of) =>
+    s(
+      "g",
+      { transform: `translate(${x(of.s[1])},${y(of.v)})` },
+      paperMark(of.s[0] === "id"),
+    ),
+  );
 
 function fittedCurves(region, x, y, least) {
   const found = DATA.fits.filter(

@@ -34,7 +34,8 @@ const bestOf = (region) => scoresHere(region)[0]?.[1];
 function drawMap(width) {
   const [wide, high] = DATA.world.size;
   const scale = width / wide;
-  const height = Math.round(high * scale);
+  const narrow = width < 480;
+  const height = Math.round(high * scale) + (narrow ? 14 : 0);
   const values = [...DATA.regions.keys()].map((k) => bestOf(k)?.[0]).filter(known);
   const [from, to] = heatRange(values);
   const marks = [];
@@ -63,7 +64,6 @@ function drawMap(width) {
       },
     });
     // Beside its circle, or below where there is little room.
-    const narrow = width < 480;
     const right = x > width * 0.82;
     const [side, dx, dy] = narrow ? [" middle", 0, 20] : right ? [" end", -13, -3] : ["", 13, -3];
     return s(
