@@ -8,6 +8,10 @@ VERBS = {
     "evaluate": ("jaxcrop.evaluate", "score a trained model on its region's chips"),
     "predict": ("jaxcrop.predict", "turn a scene into a crop map"),
     "report": ("jaxcrop.report", "write a sweep's report: page, figures and tables"),
+    "recommend": (
+        "jaxcrop.recommend",
+        "rank pretrained weights on a region, and its labels' worth",
+    ),
     "data": ("jaxcrop.data.__main__", "build a dataset's records, or draw a synthetic region"),
     "weights": ("weights_convert.__main__", "fetch, convert and verify pretrained weights"),
 }

@@ -35,10 +35,30 @@ class LinearClassifiers(NamedTuple):
         """The class of each row by each classifier."""
         return _predict(self, x)
 
+    def cost(
+        self,
+        x: Float[Array, "n d"],
+        label: Int[Array, " n"],
+        weight: Float[Array, "p n"],
+        least: float = 1e-3,
+    ) -> Float[Array, " p"]:
+        """The mean cross-entropy of each classifier over the rows, each counted by its weight.
+
+        A chance below `least` costs as much as `least`. NaN where no row has a weight.
+        """
+        return _cost(self, x, label, weight, least)
+
 
 @jax.jit
 def _predict(classifiers: LinearClassifiers, x: Float[Array, "n d"]) -> UInt8[Array, "p n"]:
     return _scores(x.astype(jnp.float32), *classifiers).argmax(-1).astype(jnp.uint8)
+
+
+@jax.jit
+def _cost(classifiers, x, label, weight, least) -> Float[Array, " p"]:
+    chance = jax.nn.softmax(_scores(x.astype(jnp.float32), *classifiers))
+    of_truth = jnp.take_along_axis(chance, label[None, :, None].astype(int), axis=2)[:, :, 0]
+    return -(weight * jnp.log(jnp.maximum(of_truth, least))).sum(1) / weight.sum(1)
 
 
 def _scores(

@@ -30,6 +30,11 @@ _LAYOUT = 1
 IN_MEMORY = FeatureStore(None)
 """Keeps nothing."""
 
+
+class TooLargeError(InputError):
+    """Features that the type which is to hold them cannot hold."""
+
+
 Progress = Callable[[int, int], None]
 """Told how many chips of how many are done."""
 
@@ -95,7 +100,8 @@ def feature_maps(
     """Every map of the backbone for every chip, kept by the store as `dtype`.
 
     Chips are computed `batch_size` at a time on each device of `mesh` (default: all). Raises
-    InputError where the records lack a band, and for features that `dtype` cannot hold.
+    InputError where the records lack a band, and TooLargeError for features that `dtype` cannot
+    hold.
     """
     height, width = chips.chips(backbone.band_input)[0].label.shape
     image = jax.ShapeDtypeStruct((1, height, width, len(backbone.band_input.bands)), jnp.float32)
@@ -198,11 +204,11 @@ def over_chips(
 
 
 def _finished(backbone: FrozenBackbone, count: int, arrays: dict) -> dict[str, np.ndarray]:
-    """The rows of the chips that are no filling. Raises InputError where one is not finite."""
+    """The rows of the chips that are no filling. Raises TooLargeError where one is not finite."""
     arrays = {name: np.asarray(array)[:count] for name, array in arrays.items()}
     for array in arrays.values():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(
+            raise TooLargeError(
                 f"features of {backbone.architecture} are too large for {array.dtype}, or not "
                 "numbers: keep them as float32, or check the weights"
             )
