@@ -17,6 +17,7 @@ from jaxcrop.crops import IGNORE
 from jaxcrop.data.index import ChipIndex, degrees_between, first_few
 from jaxcrop.errors import InputError
 from jaxcrop.files import replacing
+from jaxcrop.statistics.blocks import BLOCK_KM, EARTH_KM, block_ids
 
 Partition = Mapping[str, tuple[str, ...]]
 """Chip ids by split: train, validation, test."""
@@ -24,12 +25,6 @@ Partition = Mapping[str, tuple[str, ...]]
 _PAPERS = re.compile(r"sentinel2_(.+)_subsampled_(10|100|100_train|900|test)\.csv")
 _HEADER = "Test"
 """The first line of every list of the October 2024 release, whatever it lists."""
-
-_EARTH = 6371.0
-"""Mean radius in km."""
-
-BLOCK_KM = 20.0
-"""Width of the blocks of neighbouring chips, unless another is asked for."""
 
 _NEAR = 1.25
 """Chips are adjacent whose centres are less than this many chips apart along both axes."""
@@ -83,13 +78,7 @@ def blocked_split(
     together, so no chip has a neighbour in another split. The shares are met as closely as whole
     groups allow. Raises InputError where a split would be empty.
     """
-    if not block_km > 0:
-        raise InputError(f"blocks of {block_km} km cannot be: give a length above 0")
-    row = np.floor(np.radians(index.lat) * _EARTH / block_km)
-    # Columns are equally wide at the middle of each row of blocks.
-    middle = np.clip((row + 0.5) * block_km / _EARTH, -np.pi / 2, np.pi / 2)
-    column = np.floor(np.radians(index.lon) * _EARTH * np.cos(middle) / block_km)
-    _, block = np.unique(row + 1j * column, return_inverse=True)
+    block = block_ids(index.lon, index.lat, block_km)
     neighbours = _neighbours(index)
     ends = block[neighbours.T] if neighbours.size else np.zeros((2, 0), int)
     links = coo_array((np.ones(len(neighbours)), tuple(ends)), shape=(block.max() + 1,) * 2)
@@ -179,7 +168,7 @@ def adjacency(index: ChipIndex, partition: Partition) -> Adjacency:
     beside = both_ways[np.isin(both_ways[:, 1], train), 0]
     chord, _ = KDTree(_on_sphere(index)[train]).query(_on_sphere(index)[test])
     return Adjacency(
-        int(np.isin(test, beside).sum()), float(2 * _EARTH * np.arcsin(min(chord.min() / 2, 1)))
+        int(np.isin(test, beside).sum()), float(2 * EARTH_KM * np.arcsin(min(chord.min() / 2, 1)))
     )
 
 
@@ -341,13 +330,13 @@ def _on_sphere(index: ChipIndex) -> np.ndarray:
 
 def _neighbours(index: ChipIndex) -> Int[np.ndarray, "m 2"]:
     """Pairs of rows of adjacent chips: on a grid the 8 neighbours, in whatever projections."""
-    reach = _NEAR * np.hypot(*index.ground.max(axis=0)) / 1000 / _EARTH
+    reach = _NEAR * np.hypot(*index.ground.max(axis=0)) / 1000 / EARTH_KM
     first, second = KDTree(_on_sphere(index)).query_pairs(1.01 * reach, output_type="ndarray").T
     ground = (index.ground[first] + index.ground[second]) / 2000
     middle = np.radians((index.lat[first] + index.lat[second]) / 2)
     east = np.radians(degrees_between(index.lon[first], index.lon[second])) * np.cos(middle)
     north = np.radians(index.lat[second] - index.lat[first])
-    apart = _EARTH * np.abs(np.stack([east, north], axis=1))
+    apart = EARTH_KM * np.abs(np.stack([east, north], axis=1))
     beside = (apart < _NEAR * ground).all(axis=1)
     return np.stack([first, second], axis=1)[beside]
 

@@ -7,7 +7,7 @@ class 0 (ignore) are never counted, so row 0 is zero; column 0 counts valid pixe
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 
 if TYPE_CHECKING:
     from jax import Array
@@ -59,17 +59,25 @@ def metrics(confusion: Integer[np.ndarray, "*n k k"]) -> dict[str, Float[np.ndar
     total, right = truth.sum(axis=-1), hits.sum(axis=-1)
     values = {}
     for name, score in scores.items():
-        occurs = (truth + guess > 0) & (real if name == "jaccard" else True)
         # Over all classes there are as many misses as false alarms: four of the five coincide.
         pixels = (truth + guess - hits)[..., real].sum(axis=-1) if name == "jaccard" else total
         values[f"overall_{name}"] = _ratio(right, pixels, np.nan)
-        values[f"average_{name}"] = _mean(score, occurs)
+        values[f"average_{name}"] = _mean(score, counted_classes(confusion, name))
         values[f"present_{name}"] = _mean(score, truth > 0)
     # products of counts overflow
     chance = (_ratio(truth, total[..., None]) * _ratio(guess, total[..., None])).sum(axis=-1)
     agreement = _ratio(right, total, np.nan)
     values["kappa"] = (agreement - chance) / np.where(chance == 1, np.nan, 1 - chance)
     return {name: value if value.ndim else float(value) for name, value in values.items()}
+
+
+def counted_classes(
+    confusion: Integer[np.ndarray, "*n k k"], score: str
+) -> Bool[np.ndarray, "*n k"]:
+    """The classes that `average_{score}` is over: labelled or predicted; of Jaccard's, not 0."""
+    confusion = np.asarray(confusion)
+    occurs = (confusion.sum(axis=-1) > 0) | (confusion.sum(axis=-2) > 0)
+    return occurs & (np.arange(occurs.shape[-1]) != 0) if score == "jaccard" else occurs
 
 
 def per_class(confusion: Integer[np.ndarray, "*n k k"]) -> dict[str, np.ndarray]:
