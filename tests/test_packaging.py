@@ -67,6 +67,7 @@ def test_the_wheel_trains_in_an_empty_environment(wheel, tmp_path):
         "config.yaml",
         "metrics.jsonl",
         "evaluation/test/confusion.png",
+        "evaluation/test/reliability.png",
     ):
         assert (tmp_path / "demo" / name).stat().st_size > 0
 

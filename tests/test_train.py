@@ -127,7 +127,8 @@ def test_scores_equal_torchmetrics_and_scikit_learn(run, synthetic_records, caps
     assert rows[0] == "truth\\prediction," + ",".join(CLASSES)
     total = sum(int(cell) for row in rows[1:] for cell in row.split(",")[1:])
     assert total == len(label)
-    assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("confusion.png", "reliability.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def satlas_bands():

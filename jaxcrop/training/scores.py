@@ -23,6 +23,7 @@ from jaxcrop.training.mesh import (
     put_everywhere,
 )
 from jaxcrop.training.metrics import metrics, per_class
+from jaxcrop.training.reliability import reliability_figure
 from jaxcrop.training.runs import Run
 from jaxcrop.training.step import make_eval_step
 
@@ -37,10 +38,10 @@ _AVERAGES = {
 def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[str, dict]:
     """Score a checkpoint of `run` on `split` beside the baselines: print a table, write the files.
 
-    RUN/evaluation/SPLIT receives `metrics.json`, `confusion.csv`, `confusion.png` and
-    `per_chip.parquet`; from the last, every metric, averaging policy and bootstrap follows without
-    running the model again. Returns the metrics of the model and of each baseline. Raises
-    InputError where the folder cannot be written.
+    RUN/evaluation/SPLIT receives `metrics.json`, `confusion.csv`, `confusion.png`,
+    `reliability.png` and `per_chip.parquet`; from the last, every metric, averaging policy and
+    bootstrap follows without running the model again. Returns the metrics of the model and of each
+    baseline. Raises InputError where the folder cannot be written.
     """
     mesh = data_mesh()
     experiment = run.experiment()
@@ -83,12 +84,17 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
         _write_text(folder / "confusion.csv", _confusion_csv(evaluation.confusion))
         figure = confusion_figure(evaluation.confusion, synthetic=run.synthetic)
         save_figure(figure, folder / "confusion.png")
+        figure = reliability_figure(evaluation.calibration, synthetic=run.synthetic)
+        save_figure(figure, folder / "reliability.png")
         _write_per_chip(folder / "per_chip.parquet", evaluation)
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written ({error.strerror}): free it or its disk"
         ) from error
-    print(f"written to {folder}: metrics.json, confusion.csv, confusion.png, per_chip.parquet")
+    print(
+        f"written to {folder}: metrics.json, confusion.csv, confusion.png, reliability.png, "
+        "per_chip.parquet"
+    )
     return scores
 
 
