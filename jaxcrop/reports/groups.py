@@ -174,7 +174,9 @@ def _models(members: dict[tuple[str, ...], list[Cell]]) -> list[Model]:
             Model(_name(identity), identity[0], build, representative=identity in best.values())
         )
     order = list(FAMILY_TITLES)
-    return sorted(
-        models,
-        key=lambda m: (order.index(m.family) if m.family in order else len(order), m.name),
-    )
+
+    def place(model: Model) -> int:
+        return order.index(model.family) if model.family in order else len(order)
+
+    # Representatives come first: their colours and markers all differ.
+    return sorted(models, key=lambda m: (not m.representative, place(m), m.name))

@@ -16,7 +16,7 @@ from jaxcrop.reports.payload import payload
 from jaxcrop.reports.study import Study
 from jaxcrop.reports.sweep import Sweep
 
-_STYLES = ("style", "charts", "tables", "media")
+_STYLES = ("style", "toolbar", "charts", "tables", "media")
 _SCRIPTS = (
     "dom", "state", "chart", "curves", "regions", "intervals", "inside", "tables", "statistics",
     "main",

@@ -1,5 +1,8 @@
 """A small made-up sweep, and what is derived from it."""
 
+import fcntl
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ def sweep_folder(tmp_path_factory) -> Path:
         seeds=3,
         traps=("raw-offset",),
     )
-    return write_made_up_sweep(tmp_path_factory.mktemp("sweep") / "study", cells)
+    return _once(tmp_path_factory, "study", lambda path: write_made_up_sweep(path, cells))
 
 
 @pytest.fixture(scope="session")
@@ -34,4 +37,18 @@ def report(sweep_folder, tmp_path_factory) -> Path:
     """The folder of the report of the made-up sweep."""
     from jaxcrop.reports.write import write_report
 
-    return write_report(sweep_folder, tmp_path_factory.mktemp("report")).parent
+    return _once(tmp_path_factory, "report", lambda path: write_report(sweep_folder, path))
+
+
+def _once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one worker of pytest-xdist makes for all; the others wait for it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder

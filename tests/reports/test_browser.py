@@ -3,8 +3,14 @@
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
+from made_up_results import made_up_cells, write_made_up_sweep
+
+from jaxcrop.reports import page as pages
+from jaxcrop.reports.analysis import analysed
+from jaxcrop.reports.sweep import read_sweep
 
 WIDE, PHONE = (1400, 900), (390, 844)
 
@@ -34,7 +40,7 @@ def open_page(chromium, report):
     """Opens the report; at the end there must have been no error and no request."""
     opened = []
 
-    def open_with(size=WIDE, **context):
+    def open_with(size=WIDE, path=report / "report.html", **context):
         page = chromium.new_context(
             viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce", **context
         ).new_page()
@@ -48,13 +54,13 @@ def open_page(chromium, report):
             ),
         )
         opened.append((page, troubles))
-        page.goto(f"file://{report / 'report.html'}")
+        page.goto(f"file://{path}")
         return page
 
     yield open_with
-    for page, troubles in opened:
+    for opened_page, troubles in opened:
         assert troubles == []
-        page.context.close()
+        opened_page.context.close()
 
 
 def tooltip(page):
@@ -143,6 +149,34 @@ def test_the_keyboard_goes_everywhere(open_page):
             )
         )
     assert all(name and outline != "none" for _, name, outline in stops), stops
+
+
+def test_what_a_sweep_has_not_yet_is_left_out(open_page, tmp_path):
+    """One cell has no interval, no comparison and no curve; many models are folded away."""
+    one = made_up_cells(("africa",), ("satlas",), (("ood", 0),), seeds=1)
+    many = [
+        replace(cell, learning_rate=rate)
+        for cell in made_up_cells(("africa",), scenarios=(("id", 10),), seeds=1)
+        for rate in (1e-2, 1e-3, 1e-4)
+    ]
+    for name, cells in {"one": one, "many": many}.items():
+        folder = write_made_up_sweep(tmp_path / name, cells, chips=1)
+        path = tmp_path / f"{name}.html"
+        path.write_text(pages.page(analysed(read_sweep(folder)), {}, {}))
+        opened = open_page(path=path)
+        for chart in opened.locator("svg.chart").all():
+            chart.scroll_into_view_if_needed()
+            assert "NaN" not in chart.inner_html()
+        for summary in opened.locator("main summary").all():
+            summary.click()
+        assert not re.search("NaN|null|undefined|Infinity", opened.locator("main").inner_text())
+    opened.get_by_text("3 of 9 models").click()
+    opened.get_by_role("button", name="ImageNet · rate 0.01").click()
+    assert opened.get_by_text("4 of 9 models").is_visible()
+    opened.keyboard.press("Escape")
+    assert not opened.get_by_role("button", name="ImageNet · rate 0.01").is_visible()
+    opened.locator(CURVES).first.scroll_into_view_if_needed()
+    opened.locator(f"{CURVES} >> nth=0").locator("polyline.line").nth(3).wait_for(state="attached")
 
 
 def test_the_map_hides_a_region_by_keyboard(open_page):

@@ -154,7 +154,10 @@ function drawCurves(region, width) {
     ),
   ];
   const drawn = lines.map(({ model, dashed, points }) => {
-    const place = points.map(({ budget, score: of }) => [x(budget), ...of.slice(0, 3).map(y)]);
+    const place = points.map(({ budget, score: [value, low, high] }) => [
+      x(budget),
+      ...[value, low ?? value, high ?? value].map(y),
+    ]);
     const path = (column) => place.map((of) => `${of[0].toFixed(1)},${of[column].toFixed(1)}`);
     return {
       band: s("polygon", {
@@ -203,7 +206,7 @@ function curveMarks(region, lines, { shown, x, y, box }) {
       lines: here.map(({ model, dashed, scenario, score: of }) => [
         swatch(model, dashed),
         `${DATA.models[model].name}, ${DATA.settings[DATA.scenarios[scenario][0]]}`,
-        `${number(of[0], STATE.metric)} (${range(of[1], of[2], STATE.metric)})`,
+        estimate(of, STATE.metric),
       ]).concat(
         paperOf(region)
           .filter((of) => of.s[1] === budget)

@@ -42,6 +42,10 @@ function range(low, high, metric, format = number) {
   return known(low) && known(high) ? `${format(low, metric)} to ${format(high, metric)}` : "–";
 }
 
+// A value with its interval, where it has one.
+const estimate = ([value, low, high], metric, format = number) =>
+  format(value, metric) + (known(low) ? ` (${range(low, high, metric, format)})` : "");
+
 const count = (value) => Math.round(value).toLocaleString("en-US");
 
 const unit = (metric) => (metric === "kappa" ? "" : " (%)");

@@ -58,8 +58,7 @@ const classScore = (region, model, k) => {
 };
 
 const classText = (region, model, k) => {
-  const [value, low, high] = classScore(region, model, k);
-  return `${number(value)} (${range(low, high)})`;
+  return estimate(classScore(region, model, k));
 };
 
 function drawBars(region, width) {
@@ -88,13 +87,14 @@ function drawBars(region, width) {
           width: bar - 2,
           height: Math.max(0, box.bottom - y(value)),
         }),
-        s("line", {
-          class: "whisker over",
-          x1: x + bar / 2,
-          x2: x + bar / 2,
-          y1: y(low),
-          y2: y(high),
-        }),
+        known(low) &&
+          s("line", {
+            class: "whisker over",
+            x1: x + bar / 2,
+            x2: x + bar / 2,
+            y1: y(low),
+            y2: y(high),
+          }),
       );
     });
     nodes.push(

@@ -34,7 +34,7 @@ function intervalPlot(width, rows, axis) {
       lines: row.dots.map((dot) => [
         dotKey(dot),
         dot.name,
-        `${axis.format(dot.v)}${known(dot.low) ? ` (${range(dot.low, dot.high, null, axis.format)})` : ""}`,
+        estimate([dot.v, dot.low, dot.high], null, axis.format),
       ]),
     });
     y += narrow ? 42 : 26;
@@ -178,7 +178,7 @@ function policies(host) {
         rows: here().map(({ r, v, share, paper }) => [
           r < 0 ? "All regions" : DATA.regions[r].title,
           ...POLICIES.map(
-            ([key]) => `${difference(v[key][0])} (${range(v[key][1], v[key][2], null, difference)})`,
+            ([key]) => estimate(v[key], null, difference),
           ),
           known(share) ? `${Math.round(100 * share)} %` : "–",
           difference(paper.average_accuracy),

@@ -49,10 +49,10 @@ function drawMap(width) {
       box: [x - 13, y - 13, 26, 26],
       title: `${of.title}, ${scenarioTitle(STATE.scenario)}`,
       lines: [
-        ...scoresHere(k).map(([model, [value, low, upper]]) => [
+        ...scoresHere(k).map(([model, of]) => [
           swatch(model),
           DATA.models[model].name,
-          `${number(value, STATE.metric)} (${range(low, upper, STATE.metric)})`,
+          estimate(of, STATE.metric),
         ]),
         ["", "test chips", count(of.chips)],
       ],

@@ -90,7 +90,7 @@ function toolbar(host) {
     "div",
     { class: "filters", id: "filters" },
     toggles("Regions", "regions", DATA.regions.map((region) => [region.title])),
-    toggles("Models", "models", DATA.models.map((model, k) => [model.name, swatch(k)])),
+    modelToggles(),
     toggles("Settings", "settings", SETTINGS.map((key) => [DATA.settings[key]]), SETTINGS),
   );
   // On a phone the filters fold away behind this button; elsewhere the style hides it.
@@ -115,6 +115,28 @@ function toolbar(host) {
   describe();
   LISTENERS.push(describe);
   host.append(button, body);
+}
+
+// The models: side by side, or where they are many, in a list that unfolds.
+function modelToggles() {
+  const buttons = toggles("Models", "models", DATA.models.map(({ name }, k) => [name, swatch(k)]));
+  if (DATA.models.length <= 6) return buttons;
+  const summary = h("summary", {});
+  const list = h("details", { class: "list" }, summary, buttons);
+  const describe = () => {
+    summary.textContent = `${STATE.models.size} of ${DATA.models.length} models`;
+  };
+  describe();
+  LISTENERS.push(describe);
+  document.addEventListener("click", ({ target }) => {
+    if (!list.contains(target)) list.open = false;
+  });
+  list.addEventListener("keydown", ({ key }) => {
+    if (key !== "Escape") return;
+    list.open = false;
+    summary.focus();
+  });
+  return list;
 }
 
 // Buttons that show or hide the members of a set; the last one left cannot be hidden.

@@ -208,10 +208,10 @@ function fits(host) {
       )
       .map(({ r, m, a, b, c, limit, gain }) => [
         `${DATA.regions[r].title}, ${modelName(m)}`,
-        `${number(limit[0])} (${range(limit[1], limit[2])})`,
+        estimate(limit),
         b.toFixed(2),
         c.toFixed(2),
-        `${difference(gain[0])} (${range(gain[1], gain[2], null, difference)})`,
+        estimate(gain, null, difference),
       ]);
     host.replaceChildren(
       tableOf({

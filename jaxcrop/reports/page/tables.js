@@ -7,6 +7,10 @@ const paperAt = (region, scenario) => {
   );
 };
 
+const ends = ([, low, high], metric) =>
+  known(low) &&
+  h("span", { class: "ends" }, `${number(low, metric)}–${number(high, metric)}`);
+
 // A figure of the paper: version, value, doubt, and where ours is given the difference from it.
 function paperLine({ version, v, doubtful, note }, ours) {
   return h(
@@ -78,7 +82,7 @@ function regionRows(region, scenarios) {
             "td",
             {},
             h(top ? "strong" : "span", { class: top ? "best" : "value" }, number(of[0], STATE.metric)),
-            h("span", { class: "ends" }, range(of[1], of[2], STATE.metric).replace(" to ", "–")),
+            ends(of, STATE.metric),
             DATA.models[model].family === "ssl4eo" &&
               paperAt(region, k).map((figure) => paperLine(figure, of[0])),
           );
@@ -161,6 +165,6 @@ function metricCell(key, model) {
     "td",
     {},
     h("span", { class: "value" }, number(of[0], key)),
-    h("span", { class: "ends" }, range(of[1], of[2], key).replace(" to ", "–")),
+    ends(of, key),
   );
 }
