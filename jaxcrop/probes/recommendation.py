@@ -50,8 +50,9 @@ class Standing:
 class Recommendation:
     """Candidates in the order of their scores, and the leader's learning curve.
 
-    `pool` is the number of training chips that the budgets were drawn from. `law` and `enough`, the labelled chips with which 95 % of the score at the largest budget is
-    reached, are None where there is one budget.
+    `pool` is the number of training chips that the budgets were drawn from. `law` and `enough`, the
+    labelled chips with which 95 % of the score at the largest budget is reached, are None where
+    there is one budget.
     """
 
     metric: str
@@ -72,28 +73,40 @@ class Recommendation:
     @property
     def warnings(self) -> list[str]:
         """Sentences on what makes the answer less sure than its intervals say."""
-        chips, blocks, at = self.test_chips, self.test_blocks, self.budgets[-1]
+        at, blocks = self.budgets[-1], self.test_blocks
         _, low, high = self.standings[0].scores[self.metric]
-        within = f"the {chips} test chips lie in {blocks} block{'s' * (blocks > 1)}"
-        cases = {
-            "random weights were never trained: their ranks say nothing of published weights": any(
-                one.kind == "random" for one in self.standings
+        cases = (
+            (
+                any(one.kind == "random" for one in self.standings),
+                "random weights were never trained: their ranks say nothing of published weights",
             ),
-            f"{within} of {BLOCK_KM:g} km: intervals take them for independent, and are too narrow": (
-                blocks < 2
+            (
+                blocks < 2,
+                f"the {self.test_chips} test chips lie in one block of {BLOCK_KM:g} km: intervals "
+                "take them for independent, and are too narrow",
             ),
-            f"{within} of {BLOCK_KM:g} km: intervals from fewer than ten are too narrow": (
-                2 <= blocks < _FEW_BLOCKS
+            (
+                2 <= blocks < _FEW_BLOCKS,
+                f"the {self.test_chips} test chips lie in {blocks} blocks of {BLOCK_KM:g} km: "
+                "intervals from fewer than ten are too narrow",
             ),
-            f"{self.seeds} seed{'s' * (self.seeds > 1)} cannot tell how much it matters which chips "
-            "are labelled": self.seeds < 3,
-            f"{at} of {self.pool} training chips are labelled: seeds share most of them, and differ "
-            "less than other chips would": at > self.pool / 2,
-            self.law.assumed if self.law else "": bool(self.law and self.law.assumed),
-            f"the interval of the first, {low:.0%} to {high:.0%}, is too wide for an answer: label "
-            "more chips": high - low > _WIDE,
-        }
-        return [sentence for sentence, holds in cases.items() if holds]
+            (
+                self.seeds < 3,
+                f"--seeds {self.seeds} cannot tell how much it matters which chips are labelled",
+            ),
+            (
+                at > self.pool / 2,
+                f"{at} of {self.pool} training chips are labelled: seeds share most of them, and "
+                "differ less than other chips would",
+            ),
+            (bool(self.law and self.law.assumed), self.law.assumed if self.law else ""),
+            (
+                high - low > _WIDE,
+                f"the interval of the first, {low:.0%} to {high:.0%}, is too wide for an answer: "
+                "label more chips",
+            ),
+        )
+        return [sentence for holds, sentence in cases if holds]
 
 
 def judge(
