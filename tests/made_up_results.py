@@ -107,19 +107,21 @@ def made_up_cells(
     """
 
     def cell(region, family, setting, budget, seed, *, trap=""):
-        return Cell(
-            part="ablation" if trap else "main",
-            region=region,
-            family=family,
-            architecture="resnet50",
-            decoder="unet",
-            setting=setting,
-            budget=budget,
-            seed=seed,
-            learning_rate=1e-3,
-            trap=trap,
-            settings={"opened": trap} if trap else {},
-        )
+        place = {
+            "region": region,
+            "architecture": "resnet50",
+            "decoder": "unet",
+            "setting": setting,
+            "budget": budget,
+            "seed": seed,
+            "learning_rate": 1e-3,
+        }
+        # The settings of a cell hold all that the study file says, the cell's own fields too.
+        settings = {"backbone": family, "weights": "random", "variant": "standard", **place}
+        if trap:
+            settings["variant"] = trap
+        part = "ablation" if trap else "main"
+        return Cell(part=part, family=family, trap=trap, settings=settings, **place)
 
     return [
         cell(region, family, setting, budget, seed)

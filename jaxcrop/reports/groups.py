@@ -16,6 +16,12 @@ SETTING_TITLES = {"id": "ID", "ood": "OOD", "ood+id": "OOD+ID"}
 
 FAMILY_TITLES = {"ssl4eo": "SSL4EO-S12", "satlas": "SatlasPretrain", "imagenet": "ImageNet"}
 
+_SAID_BY_CELL = (
+    "backbone", "region", "setting", "budget", "seed", "architecture", "decoder", "learning_rate",
+    "weights",
+)  # fmt: skip
+"""Settings of a cell that it has fields for, or whose words are made apart."""
+
 Scenario = tuple[str, int | None]
 """Setting and budget."""
 
@@ -120,7 +126,11 @@ def _attributes(cell: Cell) -> dict[str, str]:
         "decoder": DECODER_TITLES.get(cell.decoder, cell.decoder),
         "method": cell.method,
         "learning_rate": f"rate {cell.learning_rate:g}",
-        **{name: f"{name} {value}" for name, value in cell.settings.items() if name != "weights"},
+        **{
+            name: f"{name} {value}"
+            for name, value in cell.settings.items()
+            if name not in _SAID_BY_CELL
+        },
     }
 
 

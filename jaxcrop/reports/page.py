@@ -76,7 +76,8 @@ def about(sweep: Sweep) -> list[tuple[str, str, int]]:
     """What the runs say they were computed with: name, value, and how many runs say so."""
     said: Counter[tuple[str, str]] = Counter()
     for result in sweep.results:
-        said.update(_leaves("", result.about))
+        told = {name: of for name, of in result.about.items() if name not in _OF_ONE_RUN}
+        said.update(_leaves("", told))
     rows: dict[str, list[tuple[str, int]]] = {}
     for (name, value), runs in said.items():
         rows.setdefault(name, []).append((value, runs))
@@ -91,6 +92,7 @@ def about(sweep: Sweep) -> list[tuple[str, str, int]]:
 
 
 _MOST_VALUES = 3
+_OF_ONE_RUN = ("command", "started")
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, str]]:

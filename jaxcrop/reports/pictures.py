@@ -15,10 +15,10 @@ from jaxcrop.reports.study import Study
 from jaxcrop.reports.sweep import Examples
 from jaxcrop.sweeps.cells import CellResult
 
-MOST_BYTES = 1_500_000
+MOST_BYTES = 2_500_000
 """What all pictures of a page weigh at most: later chips are left out before it is exceeded."""
 
-_SIDE = 320
+_IMAGE_SIDE, _CLASSES_SIDE = 256, 128
 _CHIPS = 3
 
 
@@ -33,7 +33,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Example:
-    """A test chip of a region with its labels and every group's prediction."""
+    """A test chip of a region with its labels and the predictions of the families."""
 
     region: str
     chip_id: str
@@ -54,8 +54,9 @@ def example_chips(study: Study) -> Iterator[Example]:
 def _example(study: Study, region: str, kept: Examples, number: int) -> Example:
     chip_id, label = kept.chip_ids[number], kept.label[number]
     guesses = []
+    shown = {model.name for model in study.representatives}
     for group in study.groups:
-        if group.region == region and not group.trap:
+        if group.region == region and group.model in shown and not group.trap:
             classes = _predicted(group.results[0], chip_id)
             if classes is not None and classes.shape == label.shape:
                 labelled = label != IGNORE
@@ -75,25 +76,25 @@ def class_colours(classes: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3
 
 
 def rgb_uri(rgb: UInt8[np.ndarray, "h w 3"]) -> str:
-    """An image as WebP of at most 320 pixels a side."""
+    """An image as WebP of at most 256 pixels a side."""
     image = Image.fromarray(rgb)
-    image.thumbnail((_SIDE, _SIDE))
-    return _uri(image, "webp", quality=80)
+    image.thumbnail((_IMAGE_SIDE, _IMAGE_SIDE))
+    return _uri(image, quality=80)
 
 
 def classes_uri(classes: UInt8[np.ndarray, "h w"]) -> str:
-    """A map of classes as PNG in the classes' colours, thinned to at most 320 pixels a side."""
-    step = -(-max(classes.shape) // _SIDE)
-    thin = np.minimum(classes[::step, ::step], len(CROPS) - 1).astype(np.uint8)
-    image = Image.frombytes("P", thin.shape[::-1], thin.tobytes())
-    image.putpalette(_PALETTE.tobytes())
-    return _uri(image, "png", optimize=True, bits=3)
+    """A map of classes in their colours as lossless WebP, thinned to at most 128 pixels a side.
+
+    What a model without training predicts is noise, which no format makes small.
+    """
+    step = -(-max(classes.shape) // _CLASSES_SIDE)
+    return _uri(Image.fromarray(class_colours(classes[::step, ::step])), lossless=True)
 
 
 _PALETTE = np.array([(255, 255, 255), *(crop.rgb for crop in CROPS[1:])], np.uint8)
 
 
-def _uri(image: Image.Image, kind: str, **options) -> str:
+def _uri(image: Image.Image, **options) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, "webp", **options)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

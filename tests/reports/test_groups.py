@@ -14,6 +14,12 @@ def one_region(**changes):
     return made_up_cells(("africa",), **changes)
 
 
+def changed(cell, **settings):
+    """The cell that a study file asks for with other settings."""
+    fields = {name: value for name, value in settings.items() if hasattr(cell, name)}
+    return replace(cell, **fields, settings={**cell.settings, **settings})
+
+
 def test_seeds_are_put_together_and_nothing_else():
     models, groups = grouped(results(reversed(one_region())))
     assert [model.name for model in models] == ["SSL4EO-S12", "SatlasPretrain", "ImageNet"]
@@ -24,8 +30,8 @@ def test_seeds_are_put_together_and_nothing_else():
 
 
 def test_what_goes_with_the_scenario_makes_no_other_model():
-    cells = [replace(c, settings={"steps": c.budget * 7}) for c in one_region()]
-    cells += [replace(c, decoder="fpn") for c in one_region(families=("satlas",))]
+    cells = [changed(c, steps=c.budget * 7) for c in one_region()]
+    cells += [changed(c, decoder="fpn") for c in one_region(families=("satlas",))]
     cells = [c for c in cells if (c.family, c.decoder) != ("satlas", "unet")]
     models, groups = grouped(results(cells))
     assert [model.name for model in models] == ["SSL4EO-S12", "SatlasPretrain", "ImageNet"]
@@ -37,44 +43,42 @@ def test_what_goes_with_the_scenario_makes_no_other_model():
 
 def test_what_varies_at_one_place_tells_models_apart():
     cells = one_region(families=("satlas",))
-    faster = [replace(cell, learning_rate=1e-2) for cell in cells]
-    tuned = [replace(cell, settings={"tune": "full"}) for cell in cells]
-    own = [replace(cell, settings={"weights": "random"}) for cell in cells]
+    faster = [changed(cell, learning_rate=1e-2) for cell in cells]
+    tuned = [changed(cell, tune="full") for cell in cells]
+    own = [changed(cell, weights="published") for cell in cells]
     models, groups = grouped(results(cells + faster + tuned + own))
     names = {model.name for model in models}
-    rate = "published weights · rate 0.001"
+    rate = "random weights · rate 0.001"
     assert names == {
         f"SatlasPretrain · {rate} · default tune",
-        "SatlasPretrain · published weights · rate 0.01 · default tune",
+        "SatlasPretrain · random weights · rate 0.01 · default tune",
         f"SatlasPretrain · {rate} · tune full",
-        "SatlasPretrain · random weights · rate 0.001 · default tune",
+        "SatlasPretrain · published weights · rate 0.001 · default tune",
     }
     # One model stands for each family and weights: here that of the usual rate.
     chosen = sorted(model.name for model in models if model.representative)
     assert chosen == [
+        "SatlasPretrain · published weights · rate 0.001 · default tune",
         f"SatlasPretrain · {rate} · default tune",
-        "SatlasPretrain · random weights · rate 0.001 · default tune",
     ]
     assert len(groups) == 4 * 2
 
 
 def test_weights_of_runs_are_one_kind_whatever_their_folders():
     cells = made_up_cells(("africa", "asia"), ("satlas",), (("id", 10),), seeds=1)
-    own = [replace(cell, settings={"weights": f"runs/{cell.region}"}) for cell in cells]
+    own = [changed(cell, weights=f"runs/{cell.region}") for cell in cells]
     models, _ = grouped(results(cells + own))
     assert {model.name for model in models} == {
-        "SatlasPretrain · published weights",
+        "SatlasPretrain · random weights",
         "SatlasPretrain · weights of a run",
     }
 
 
 def test_a_trap_belongs_to_the_model_most_like_it():
     cells = one_region(families=("ssl4eo", "satlas"))
-    small = [replace(cell, architecture="resnet18") for cell in cells]
+    small = [changed(cell, architecture="resnet18") for cell in cells]
     trapped = [
-        replace(cell, trap="raw", settings={"variant": "paper-raw"})
-        for cell in small
-        if cell.family == "satlas"
+        changed(cell, trap="raw", variant="paper-raw") for cell in small if cell.family == "satlas"
     ]
     models, groups = grouped(results(cells + small + trapped))
     assert len(models) == 4

@@ -89,7 +89,12 @@ def test_it_says_what_the_data_is(text, study):
     mixed = replace(
         study.sweep,
         results=tuple(
-            replace(result, synthetic=number < 3, about={})
+            replace(
+                result,
+                cell=replace(result.cell, settings={}),
+                synthetic=number < 3,
+                about={},
+            )
             for number, result in enumerate(study.sweep.results)
         ),
     )

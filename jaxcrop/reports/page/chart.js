@@ -3,8 +3,8 @@
 
 const CHARTS = [];
 
-// The chart whose tooltip is shown, and whether the arrow keys brought it.
-const SHOWN = { chart: null, pinned: false };
+// The chart whose tooltip is shown, whether the arrow keys brought it, and how far down the page.
+const SHOWN = { chart: null, pinned: false, top: 0 };
 
 const TIP = h("div", { id: "tip", role: "presentation", hidden: true });
 
@@ -50,7 +50,7 @@ function chart(host, { label, draw, table, fallback = 320, hints = "" }) {
     const [x, y, width, height] = mark.box;
     put(cursor, { x, y, width, height, visibility: "visible" }, []);
     if (SHOWN.chart !== self) SHOWN.chart?.hide();
-    Object.assign(SHOWN, { chart: self, pinned: spoken });
+    Object.assign(SHOWN, { chart: self, pinned: spoken, top: scrollY });
     showTip(svg, mark);
     if (spoken) SPOKEN.textContent = words(mark);
   }
@@ -188,7 +188,7 @@ addEventListener(
   "scroll",
   () => {
     if (SHOWN.pinned) SHOWN.chart?.follow();
-    else SHOWN.chart?.hide();
+    else if (Math.abs(scrollY - SHOWN.top) > 4) SHOWN.chart?.hide();
   },
   { passive: true },
 );
