@@ -7,11 +7,9 @@ VERBS = {
     "train": ("jaxcrop.train", "train a model of a region's crops, then evaluate it"),
     "evaluate": ("jaxcrop.evaluate", "score a trained model on its region's chips"),
     "predict": ("jaxcrop.predict", "turn a scene into a crop map"),
+    "sweep": ("jaxcrop.sweep", "compute what is missing of a study of many runs"),
     "report": ("jaxcrop.report", "write a sweep's report: page, figures and tables"),
-    "recommend": (
-        "jaxcrop.recommend",
-        "rank pretrained weights on a region, and its labels' worth",
-    ),
+    "recommend": ("jaxcrop.recommend", "rank pretrained weights on a region by cheap probes"),
     "data": ("jaxcrop.data.__main__", "build a dataset's records, or draw a synthetic region"),
     "weights": ("weights_convert.__main__", "fetch, convert and verify pretrained weights"),
 }

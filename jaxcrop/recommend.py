@@ -134,6 +134,7 @@ def recommend(config: RecommendConfig) -> None:
         metric=config.metric,
     )
     print(f"\n{text(found, config.target)}")
+    print(f"Features kept for the next time: {store.size / 1e9:.1f} GB in {store.folder}")
     if records.synthetic:
         print("Beware: the chips are synthetic, and say nothing of real crops.")
     if config.out is not None:

@@ -48,6 +48,12 @@ class FeatureStore:
         """The store in the cache folder."""
         return cls(cache_dir() / "features")
 
+    @property
+    def size(self) -> int:
+        """Bytes that all entries take."""
+        files = self.folder.glob("*/*") if self.folder else ()
+        return sum(path.stat().st_size for path in files)
+
     def has(self, about: Mapping[str, Any]) -> bool:
         """Whether an entry is kept of what was computed of `about`, damaged or not."""
         return self.folder is not None and (self._entry(about) / _ABOUT).is_file()

@@ -39,6 +39,7 @@ def test_what_was_computed_is_mapped_the_next_time(tmp_path):
         assert not found["a"].flags.writeable
     assert calls == [1]
     assert store.has({"x": 1})
+    assert store.size > A.nbytes + B.nbytes
     same(store.arrays({"x": 2}, SPECS, blocks(calls)))
     assert calls == [1, 1]
 
