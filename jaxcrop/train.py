@@ -1,9 +1,9 @@
 """`python -m jaxcrop.train`: train a model of a region's crops, then evaluate it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jaxcrop.cli import exit_on_input_error
 from jaxcrop.config import TrainConfig
@@ -14,6 +14,9 @@ from jaxcrop.regions import REGIONS
 if TYPE_CHECKING:
     from jaxcrop.data.reading import Records
     from jaxcrop.training.beginning import Beginning
+    from jaxcrop.training.runs import Run
+
+T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,31 +37,45 @@ def train_and_evaluate(config: TrainConfig) -> Path:
     `--ood-mode pretrain` first does the same on the other regions, in RUN/pretraining. Raises
     InputError naming everything that is missing, records and weights, before any work.
     """
+    config = _with_run_dir(config)
+    train_run(config, _score)
+    return config.log.run_dir
+
+
+def train_run(config: TrainConfig, then: "Callable[[Run], T]") -> "T":
+    """Train in the run folder of `config`, and do something with the run while it is held.
+
+    Of `--ood-mode pretrain`, the first run is evaluated. Raises as `train_and_evaluate`.
+    """
     from jaxcrop.training.mesh import prepare_devices  # noqa: PLC0415
     from jaxcrop.training.preemption import preemptible  # noqa: PLC0415
 
     prepare_devices(config.device)
-    config = _with_run_dir(config)
     with preemptible():
         if config.data.ood_mode == "pretrain":
             first = config.log.run_dir / "pretraining"
             others = {"setting": "ood", "ood_mode": "mix", "budget": None}
-            _train_and_evaluate(config.replaced(**others, run_dir=first))
+            _train(config.replaced(**others, run_dir=first), _score)
             config = config.replaced(weights=str(first))
-        _train_and_evaluate(config)
-    return config.log.run_dir
+        return _train(config, then)
 
 
-def _train_and_evaluate(config: TrainConfig) -> None:
+def _score(run: "Run") -> None:
+    from jaxcrop.training.scores import score_run  # noqa: PLC0415
+
+    config = run.config
+    score_run(run, "test", config.scoring.test_checkpoint, batch_size=config.optimizer.batch_size)
+
+
+def _train(config: TrainConfig, then: "Callable[[Run], T]") -> "T":
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
     from jaxcrop.training.loop import train  # noqa: PLC0415
     from jaxcrop.training.mesh import is_first_process, together  # noqa: PLC0415
     from jaxcrop.training.runs import create_model, held, start_run  # noqa: PLC0415
-    from jaxcrop.training.scores import score_run  # noqa: PLC0415
 
     with ExitStack() as stack:
         with together():
-            records, beginning = _found(config)
+            records, beginning = found(config)
             if is_first_process():
                 stack.enter_context(held(config.log.run_dir))
             run = start_run(config, records, beginning.backbone, beginning.band_input)
@@ -68,12 +85,10 @@ def _train_and_evaluate(config: TrainConfig) -> None:
         if random and config.tuning.tune == "frozen" and is_first_process():
             print("The backbone's random weights stay frozen; --tune full trains them.")
         train(run, model)
-        score_run(
-            run, "test", config.scoring.test_checkpoint, batch_size=config.optimizer.batch_size
-        )
+        return then(run)
 
 
-def _found(config: TrainConfig) -> "tuple[dict[str, Records], Beginning]":
+def found(config: TrainConfig) -> "tuple[dict[str, Records], Beginning]":
     """The records of each region that takes part, and the weights to begin with.
 
     Raises InputError naming all that is missing.

@@ -1,7 +1,5 @@
 """Training commands as processes of their own, which begin quickly enough to be killed often."""
 
-import contextlib
-import io
 import json
 import multiprocessing
 import os
@@ -11,6 +9,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
@@ -60,8 +59,6 @@ def train(arguments: Sequence[str], *, output: Path, devices: int = 1) -> BasePr
 
 
 def _train(arguments: list[str], devices: int) -> None:
-    import jax
-
     from jaxcrop.train import main
 
     jax.config.update("jax_num_cpu_devices", devices)
@@ -134,8 +131,15 @@ def steps(run: Path) -> list[int]:
 def arrays(run: Path, step: int | None = None) -> dict[str, np.ndarray]:
     """Every array of a checkpoint, the last if no other is asked for, read by Orbax alone."""
     folder = run / "checkpoints" / str(steps(run)[-1] if step is None else step)
-    with contextlib.redirect_stderr(io.StringIO()):
-        loaded = ocp.load_checkpointables(folder)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = {
+        part: {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+            for name, leaf in values.items()
+        }
+        for part, values in ocp.checkpointables_metadata(folder).metadata.items()
+    }
+    loaded = ocp.load_checkpointables(folder, wanted)
     return {
         f"{part}/{name}": np.asarray(value)
         for part, values in loaded.items()

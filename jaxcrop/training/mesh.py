@@ -1,5 +1,8 @@
 """The devices as a mesh: batches split over it, parameters copied to each or spread."""
 
+import os
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +63,25 @@ def together() -> Iterator[None]:
         failures = multihost_utils.process_allgather(np.array(failed))
     if failures.any():
         raise InputError("another of the processes had to stop: its own output says why")
+
+
+@contextmanager
+def ending_for_all() -> Iterator[None]:
+    """A block in which the error of one process ends all: it is printed and the process exits.
+
+    The others wait for it in a computation, and nothing but its end tells them. An exit, as after
+    a SIGTERM, is one that all agreed on.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        refused = isinstance(error, InputError)
+        print(f"error: {error}" if refused else traceback.format_exc(), file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        # Not sys.exit: JAX would have it wait for the others, for five minutes.
+        os._exit(2 if refused else 1)
 
 
 def from_first_process(number: int) -> int:
