@@ -48,6 +48,19 @@ def test_places_at_edges_of_blocks_by_hand():
     assert len({a, north, south, east, west}) == 5
 
 
+def test_columns_are_as_wide_as_rows_are_high_at_their_middle():
+    degree, km = math.pi * RADIUS / 180, 20.0
+    row = 300  # from 53.96 to 54.14 degrees
+    lat = (row + np.array([0.1, 0.9])) * km / degree
+    width = km / (degree * math.cos(math.radians((row + 0.5) * km / degree)))
+    for edge in (-300, -7, 41, 400):
+        left, right = edge * width - 1e-6, edge * width + 1e-6
+        a, b, c, d = block_ids(np.array([left, right, left, right]), np.repeat(lat, 2), km)
+        assert a == c
+        assert b == d
+        assert a != b
+
+
 def test_refused():
     with pytest.raises(InputError, match="length above 0"):
         block_ids(np.zeros(2), np.zeros(2), 0)

@@ -167,7 +167,12 @@ def test_three_seeds_hold_the_truth_where_drawing_them_does_not():
 def test_limits_stay_where_a_metric_can_be():
     found = bootstrap_runs(matrices([[0.99] * 8, [0.9] * 8]), ACCURACY)
     assert found.value == pytest.approx(0.945)
-    assert found.high == 1  # t with one degree of freedom goes to 1.2
+    assert found.high == 1  # t with one degree of freedom goes to 1.5
+    assert bootstrap_runs(matrices([[0.01] * 8, [0.1] * 8]), ACCURACY).low == 0
+    opposite = matrices(np.full((2, 8), 0.1))
+    opposite[..., 2, 1], opposite[0, :, 2, 2], opposite[1, :, 2, 2] = 900, 100, 0
+    assert bootstrap_runs(opposite, "kappa").low == pytest.approx(-1, abs=0.01)
+    assert bootstrap_runs(opposite, lambda matrix: metrics(matrix)["kappa"]).low < -1
 
 
 def test_what_cannot_be_known_is_not_a_number():
