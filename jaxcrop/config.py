@@ -72,11 +72,15 @@ class DataConfig:
     """In `ood+id`, train on all chips at once, or first on the other regions (in RUN/pretraining)
     and then on the region."""
     training_regions: tuple[Literal[tuple(REGIONS)], ...] | None = None  # type: ignore[valid-type]
-    """The other regions that take part in `ood` and `ood+id` (default: all)."""
-    other_chips: Literal["train", "all"] = "train"
-    """Train on the other regions' training chips, or on their test chips too, as the paper does."""
+    """The other regions that take part in `ood` and `ood+id` (default: the paper's)."""
+    other_chips: Literal["train", "all", "balanced"] = "train"
+    """Train on the other regions' training chips; on all, their test chips too, as the paper does;
+    or on so many of the best labelled that every region has about as many labelled pixels."""
     budget: int | None = None
     """Labelled chips of the region, 10 % of which validate (default: all of its training chips)."""
+    labelled: Literal["drawn", "listed"] = "drawn"
+    """The budget's chips are drawn by the seed, smaller budgets among the larger; or are those of
+    the paper's list of that size, in the folder that `--splits` names."""
     splits: str = "built"
     """How chips are divided into train, validation and test: as the records were `built`, anew at
     `random` or in `blocked` groups of neighbours, or as the lists in a folder say."""
@@ -88,7 +92,8 @@ class DataConfig:
         A run that goes on from one that was pretrained on the others needs them no more.
         """
         alone = self.setting == "id" or self.ood_mode == "pretrain"
-        others = () if alone else self.training_regions or tuple(REGIONS)
+        paper = tuple(name for name, region in REGIONS.items() if region.in_paper)
+        others = () if alone else self.training_regions or paper
         return (self.region, *(region for region in others if region != self.region))
 
 
@@ -187,6 +192,9 @@ class DeviceConfig:
 
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that the network computes in; parameters, statistics and the loss stay in float32."""
+    remat: bool = False
+    """Compute activations again in the backward pass in place of keeping them: less memory, for
+    another forward pass."""
     device_cache: Literal["auto", "on", "off"] = "auto"
     """Keep the training chips on the device and run the steps between validations as one program:
     where an accelerator has room for them, always, or never."""
@@ -345,6 +353,10 @@ def _check(config: TrainConfig) -> None:
         (
             data.setting == "id" and data.training_regions is not None,
             "--training-regions need --setting ood or ood+id",
+        ),
+        (
+            data.labelled == "listed" and data.budget not in (10, 100, 900),
+            "--labelled listed needs a --budget of 10, 100 or 900, and --splits FOLDER",
         ),
         (
             data.setting != "ood+id" and data.ood_mode == "pretrain",

@@ -60,9 +60,10 @@ def locked(path: Path, busy: str) -> Iterator[IO]:
     The lock goes with the process, however it ends. Raises InputError, whose sentence is `busy`,
     where another process has it.
     """
-    with path.open("w") as lock:
+    with path.open("a") as lock:  # who has it may have written something
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(busy) from error
+        lock.truncate(0)
         yield lock

@@ -92,15 +92,20 @@ def _yaml_arguments(path: Path) -> list[str]:
         raise InputError(f"{path} cannot be read as YAML: {first_line(error)}") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path} must be a mapping of setting: value")
-    arguments = []
+    return arguments(settings)
+
+
+def arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings by name as command-line arguments; those that are None are left out."""
+    words = []
     for key, value in settings.items():
         option = flag(str(key))
         if value is None:
             continue
         if isinstance(value, bool):
-            arguments.append(f"--{option}" if value else f"--no-{option}")
-        elif isinstance(value, list):
-            arguments += [f"--{option}", *map(str, value)]
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, list | tuple):
+            words += [f"--{option}", *map(str, value)]
         else:
-            arguments += [f"--{option}", str(value)]
-    return arguments
+            words += [f"--{option}", str(value)]
+    return words

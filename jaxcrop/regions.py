@@ -1,4 +1,4 @@
-"""The paper's five regions: where they lie, which dataset labels them, and which crops occur."""
+"""The regions: where they lie, which dataset labels them, and which crops occur."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,8 @@ class Region:
     """One region of the study.
 
     `dataset` is the TFDS builder's name, `year` the labels' year, `classes` the harmonised classes
-    that occur in the labels (datasets_spec section 2).
+    that occur in the labels (datasets_spec section 2). The last version of the paper has five
+    regions, the first had AgriFieldNet besides.
     """
 
     name: str
@@ -18,6 +19,7 @@ class Region:
     dataset: str
     year: int
     classes: tuple[int, ...]
+    in_paper: bool = True
 
 
 REGIONS = {
@@ -28,5 +30,6 @@ REGIONS = {
         Region("europe", "Europe", "eurocrops", 2021, (MAIZE, SOYBEAN, RICE, WHEAT, OTHER)),
         Region("north-america", "North America", "cdl", 2023, (MAIZE, SOYBEAN, RICE, WHEAT, OTHER)),
         Region("south-america", "South America", "sas", 2021, (SOYBEAN, OTHER)),
+        Region("india", "Asia", "agrifieldnet", 2021, (MAIZE, RICE, WHEAT, OTHER), in_paper=False),
     )
 }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal
 
 import grain
@@ -81,8 +82,9 @@ def plan(
     target: str,
     *,
     setting: Setting = "id",
-    others: Literal["train", "all"] = "train",
+    others: Literal["train", "all", "balanced"] = "train",
     budget: int | None = None,
+    listed: bool = False,
     by: str = "built",
     seed: int = 0,
 ) -> Experiment:
@@ -91,8 +93,9 @@ def plan(
     `records` are those of each region that takes part. Each is split as it was `built`, anew at
     `random` or into `blocked` groups of neighbours, or as the lists in the folder `by` say: for
     every `seed` alike, so that all are tested on the same chips. `budget` labelled chips of the
-    target, 10 % of which validate, are drawn by the seed, and are part of its larger budgets; None
-    is all of its training chips. Of the other regions the training chips train, or all. Raises
+    target, 10 % of which validate, are drawn by the seed, and are part of its larger budgets, or are
+    `listed` by the paper; None is all of its training chips. Of the other regions the training
+    chips train, or all, or a `balanced` part of them. Raises
     InputError where this cannot be had.
     """
     indices = {region: index_of(of_region) for region, of_region in records.items()}
@@ -104,6 +107,16 @@ def plan(
                 f"a budget of {budget} chips leaves none to validate on: ask for 2 at least, or "
                 "for setting ood to do without"
             )
-        labelled = splits.budget(indices[target], partitions[target]["train"], budget, seed)
-    mixed = splits.mixture(partitions, target, setting, labelled, others=others, seed=seed)
+        if listed:
+            labelled = splits.paper_list(indices[target], Path(by), budget)
+        else:
+            pool = partitions[target]["train"]
+            labelled = splits.budget(indices[target], pool, budget, seed)
+    every = "all" if others == "all" else "train"
+    mixed = splits.mixture(partitions, target, setting, labelled, others=every, seed=seed)
+    if others == "balanced" and setting != "id":
+        own = {region: ids for region, ids in mixed["train"].items() if region == target}
+        rest = {region: ids for region, ids in mixed["train"].items() if region != target}
+        even = splits.balanced(indices, rest)
+        mixed["train"] = {r: (own | even)[r] for r in mixed["train"]}
     return Experiment(records, indices, mixed)

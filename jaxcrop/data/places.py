@@ -134,5 +134,23 @@ PLACES = {
         field=4200, aspect=1.8, bend=6, pivots=0.1, wild=0.2, surveyed=1.0,
         soil=(0.90, 1.0), haze=0.55, gain=1.03,
     ),
+    "india": Place(
+        crs="EPSG:32644",
+        label_crs="EPSG:32644",
+        label_shift=0,
+        origin=(304_000, 3_100_000),
+        first_day=date(2021, 2, 5),
+        days=28,
+        calendar=95,
+        crops=(
+            (1, "wheat", 0.38), (2, "rapeseed", 0.20), (4, "fallow", 0.08),
+            (6, "sugar_cane", 0.08), (9, "maize", 0.08), (15, "vegetables", 0.06),
+            (16, "lucerne", 0.06), (36, "rice", 0.06),
+        ),
+        wild_codes=(0, 0, 0, 0, 0),
+        wild_crop=IGNORE,
+        field=160, aspect=1.6, bend=5, pivots=0.0, wild=0.14, surveyed=0.4,
+        soil=(1.05, 0.30), haze=0.85, gain=0.99,
+    ),
 }  # fmt: skip
 """The synthetic regions. North America has the +1000 DN of processing baseline 04.00."""

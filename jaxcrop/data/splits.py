@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-from jaxcrop.crops import IGNORE
+from jaxcrop.crops import IGNORE, OTHER
 from jaxcrop.data.index import ChipIndex, degrees_between, first_few
 from jaxcrop.errors import InputError
 from jaxcrop.files import replacing
@@ -199,6 +199,38 @@ def budget(
         }
         ranked = sorted(ranked, key=place.__getitem__)
     return tuple(ranked[:n])
+
+
+def paper_list(index: ChipIndex, folder: Path, n: int) -> tuple[str, ...]:
+    """The paper's own list of `n` labelled chips, 10, 100 or 900, among the records' chips.
+
+    Raises InputError where the folder has no such list.
+    """
+    path = _lists(index, folder, str(n))["train"]
+    if path.name == "train.csv":
+        raise InputError(f"{folder} holds no list of the paper's: draw the labelled chips")
+    known = set(index.chip_id.tolist())
+    return tuple(chip_id for chip_id in _read_list(path) if chip_id in known)
+
+
+def balanced(
+    indices: Mapping[str, ChipIndex], chips: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Of each region the chips with the most labels, until all have about as many labelled pixels.
+
+    The region with the fewest keeps all. Of the others those chips come first that have the fewest
+    pixels without a label, then of class "other", as in the paper's balanced variant (datasets_spec
+    section 1), until they would have more.
+    """
+    counts = {r: indices[r].counts[indices[r].rows(ids)] for r, ids in chips.items()}
+    labelled = {region: np.delete(of, IGNORE, axis=1).sum(axis=1) for region, of in counts.items()}
+    most = min(of_region.sum() for of_region in labelled.values())
+    kept = {}
+    for region, ids in chips.items():
+        order = np.lexsort((np.array(ids), counts[region][:, OTHER], counts[region][:, IGNORE]))
+        enough = np.searchsorted(np.cumsum(labelled[region][order]), most, side="right")
+        kept[region] = tuple(sorted(ids[place] for place in order[: max(1, enough)]))
+    return kept
 
 
 def mixture(

@@ -125,8 +125,8 @@ def read_result(folder: Path) -> CellResult:
         text = json.loads((folder / _RESULT).read_text())
         known = {f.name for f in fields(Cell)}
         cell = Cell(**{name: value for name, value in text.pop("cell").items() if name in known})
-        with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
-            arrays = {name: arrays[name] for name in arrays.files}
+        with np.load(folder / _ARRAYS, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
         chip_ids = tuple(arrays.pop("chip_ids").tolist())
         return CellResult(cell, chip_ids, **arrays, **text)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
 """A run folder: what it was trained from, kept in `config.yaml`, and how to open it again."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ _FREE = (
     "trackers",
     "profile",
     "preset",
+    "remat",
     "device_cache",
     "workers",
     "distributed",
@@ -97,14 +98,12 @@ class Run:
             region: open_records(Path(stored["folder"]))
             for region, stored in self.data["records"].items()
         }
-        return _experiment(self.config, records)
+        return experiment_of(self.config, records)
 
     @property
     def predicted(self) -> tuple[int, ...]:
         """The classes that are predicted: those that the training labels had, or all six."""
-        return (
-            self.classes if self.config.scoring.predict == "present" else tuple(range(NUM_CLASSES))
-        )
+        return predicted_classes(self.config.scoring.predict, self.classes)
 
     def values(self, which: Which = "best") -> tuple[Network, Values]:
         """The trained network and its values, ready to predict."""
@@ -134,9 +133,16 @@ class Run:
         return lambda image: logits(values, image)
 
 
+def predicted_classes(which: str, trained: Sequence[int]) -> tuple[int, ...]:
+    """The classes to predict, `present` in training labels or `all`, after training on some."""
+    return tuple(trained) if which == "present" else tuple(range(NUM_CLASSES))
+
+
 def create_model(run: Run) -> Segmenter:
     """The model of `run` as it begins, with the random weights of the run's seed."""
-    return random_segmenter(*run.model_arguments, seed=run.config.optimizer.seed)
+    model = random_segmenter(*run.model_arguments, seed=run.config.optimizer.seed)
+    model.set_attributes(remat=run.config.device.remat)
+    return model
 
 
 def start_run(
@@ -153,7 +159,7 @@ def start_run(
     """
     for of_region in records.values():
         band_input.indices(of_region.bands, str(of_region.folder))
-    experiment = _experiment(config, records)
+    experiment = experiment_of(config, records)
     run = Run(
         folder=config.log.run_dir,
         config=config,
@@ -207,7 +213,11 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def _experiment(config: TrainConfig, records: Mapping[str, Records]) -> Experiment:
+def experiment_of(config: TrainConfig, records: Mapping[str, Records]) -> Experiment:
+    """The chips that a run of these settings trains, validates and tests on.
+
+    Raises InputError where the records lack them.
+    """
     data = config.data
     return plan(
         records,
@@ -215,6 +225,7 @@ def _experiment(config: TrainConfig, records: Mapping[str, Records]) -> Experime
         setting="id" if data.ood_mode == "pretrain" else data.setting,
         others=data.other_chips,
         budget=data.budget,
+        listed=data.labelled == "listed",
         by=data.splits,
         seed=config.optimizer.seed,
     )

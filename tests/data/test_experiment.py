@@ -71,6 +71,20 @@ def test_both_adds_the_budget_which_pays_for_validation(records):
     )
 
 
+def test_balanced_others_are_a_part_of_all(records):
+    whole = plan(records, "asia", setting="ood+id")
+    even = plan(records, "asia", setting="ood+id", others="balanced")
+    assert ids(even, "train")["asia"] == ids(whole, "train")["asia"]
+    sums = {}
+    for region in ("africa", "south-america"):
+        assert ids(even, "train")[region] <= ids(whole, "train")[region]
+        rows = even.indices[region].rows(even.ids["train"][region])
+        sums[region] = even.indices[region].counts[rows, 1:].sum()
+    # South America is labelled everywhere, Africa on part of the fields.
+    assert len(ids(even, "train")["south-america"]) < len(ids(whole, "train")["south-america"])
+    assert sums["south-america"] <= sums["africa"]
+
+
 def test_splits_are_drawn_anew_or_taken_from_lists(records, tmp_path):
     alone = {"africa": records["africa"]}
     drawn = [plan(alone, "africa", by="random", seed=seed) for seed in (0, 1)]

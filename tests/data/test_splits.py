@@ -9,12 +9,14 @@ import pytest
 from jaxcrop.data.index import index_of
 from jaxcrop.data.splits import (
     adjacency,
+    balanced,
     blocked_split,
     budget,
     built,
     check,
     listed,
     mixture,
+    paper_list,
     random_split,
     write_lists,
 )
@@ -336,3 +338,37 @@ def test_one_labelled_chip_trains():
 def test_mixtures_that_cannot_be(arguments, named):
     with pytest.raises(InputError, match=named):
         mixture(REGIONS, *arguments)
+
+
+def test_balanced_regions_have_about_as_many_labelled_pixels(tmp_path):
+    """The region with the fewest keeps its chips; of the others those with the most labels."""
+    few = [tile(-4000, -2000 - k, np.eye(8, dtype=int)) for k in range(3)]  # 8 pixels each
+    whole, half = np.full((8, 8), 1), np.repeat([[1], [0]], 4, axis=0) * np.ones((1, 8), int)
+    other = np.full((8, 8), 36)
+    many = [tile(-3900, -2000, other), tile(-3901, -2000, half), tile(-3902, -2000, whole)]
+    indices = {
+        "few": index_of_tiles(tmp_path / "few", few),
+        "many": index_of_tiles(tmp_path / "many", many),
+    }
+    chips = {region: index.chip_id.tolist() for region, index in indices.items()}
+    kept = balanced(indices, chips)
+    assert set(kept["few"]) == set(chips["few"])
+    assert kept["many"] == ("2023_-3902_-2000",)  # one at least, though 64 pixels are above 24
+    more = {"few": chips["many"], "many": chips["many"]}
+    kept = balanced({"few": indices["many"], "many": indices["many"]}, more)
+    assert set(kept["many"]) == set(chips["many"])
+
+
+def test_the_papers_list_of_a_budget(index, tmp_path):
+    ids = index.chip_id.tolist()
+    lists = {"10": [*ids[3:8], "2023_0_0"], "900": ids[:50], "test": ids[50:60]}
+    for name, names in lists.items():
+        path = tmp_path / f"sentinel2_cdl_2023_subsampled_{name}.csv"
+        path.write_text("Test\r\n" + "\r\n".join(names))
+    assert paper_list(index, tmp_path, 10) == tuple(ids[3:8])
+    assert paper_list(index, tmp_path, 900) == tuple(ids[:50])
+    with pytest.raises(InputError, match=r"_100\.csv"):
+        paper_list(index, tmp_path, 100)
+    write_lists({"train": tuple(ids[:5]), "test": tuple(ids[5:9])}, tmp_path / "ours")
+    with pytest.raises(InputError, match="no list of the paper's"):
+        paper_list(index, tmp_path / "ours", 10)

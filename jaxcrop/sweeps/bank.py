@@ -1,0 +1,89 @@
+"""The feature maps of every chip that some heads train, validate or test on."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from jaxcrop.data.experiment import Experiment
+from jaxcrop.probes.backbones import AS_THEY_ARE, FrozenBackbone, View
+from jaxcrop.probes.features import ChipSet, FeatureMaps, feature_maps
+from jaxcrop.probes.store import FeatureStore
+
+Place = tuple[str, str]
+"""Region and id of a chip."""
+
+
+class FeatureBank:
+    """Feature maps by chip and view, computed when they are first asked for, once for all.
+
+    `chips` are those of each region that will be asked for: the same in every process of a sweep,
+    so that all find the features that one has put into the `store`. `say` is told of progress.
+    """
+
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        experiment: Experiment,
+        chips: Mapping[str, Sequence[str]],
+        store: FeatureStore,
+        *,
+        dtype: str = "float32",
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        self._backbone, self._store, self._dtype, self._say = backbone, store, dtype, say
+        self._chips = {
+            region: ChipSet(experiment.records[region], experiment.indices[region], tuple(ids))
+            for region, ids in chips.items()
+        }
+        self._rows = {
+            (region, chip_id): row
+            for region, ids in chips.items()
+            for row, chip_id in enumerate(ids)
+        }
+        self._maps: dict[tuple[str, int], FeatureMaps] = {}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of an image as the backbone sees it, padded."""
+        region = next(iter(self._chips))
+        height, width = self._of(region, 0).label.shape[1:]
+        return self._backbone.padded(height, width)
+
+    def take(
+        self, places: Sequence[Place], views: Int[np.ndarray, " n"] | None = None, fill: int = 0
+    ) -> tuple[tuple[Float[np.ndarray, "n _h _w _c"], ...], UInt8[np.ndarray, "n h w"]]:
+        """The maps and labels of chips, each in its view (none: as they are), one after the other.
+
+        Up to `fill` rows, chips without labels fill up.
+        """
+        views = np.zeros(len(places), int) if views is None else views
+        size = max(len(places), fill)
+        maps: list[np.ndarray] = []
+        label = np.zeros(0)
+        for number, (place, view) in enumerate(zip(places, views.tolist(), strict=True)):
+            found, row = self._of(place[0], view), self._rows[place]
+            if not maps:
+                maps = [np.zeros((size, *x.shape[1:]), x.dtype) for x in found.maps]
+                label = np.zeros((size, *found.label.shape[1:]), np.uint8)
+            for whole, of_view in zip(maps, found.maps, strict=True):
+                whole[number] = of_view[row]
+            label[number] = found.label[row]
+        return tuple(maps), label
+
+    def _of(self, region: str, view: int) -> FeatureMaps:
+        if (region, view) not in self._maps:
+            chips = self._chips[region]
+
+            def progress(done: int, total: int) -> None:
+                self._say(f"features of {region}, view {view}: {done}/{total} chips")
+
+            self._maps[region, view] = feature_maps(
+                self._backbone,
+                chips,
+                View(view) if view else AS_THEY_ARE,
+                store=self._store,
+                dtype=self._dtype,
+                progress=progress,
+            )
+        return self._maps[region, view]

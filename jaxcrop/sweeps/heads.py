@@ -1,0 +1,292 @@
+"""Decoders of many cells, trained together on the features of one frozen backbone."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxcrop.compiling import compiled
+from jaxcrop.config import TrainConfig
+from jaxcrop.data.augment import Augmentation
+from jaxcrop.data.experiment import Experiment
+from jaxcrop.data.sampling import Sampling
+from jaxcrop.errors import InputError
+from jaxcrop.models.segmenter import Head, Segmenter
+from jaxcrop.sweeps.bank import FeatureBank, Place
+from jaxcrop.training.evaluation import Evaluation, collected
+from jaxcrop.training.losses import Loss, class_weights
+from jaxcrop.training.mesh import data_mesh, evaluation_batch_size, split_over
+from jaxcrop.training.network import Network, Values, statistics_of, values_of
+from jaxcrop.training.optimizer import adamw, reduce_on_plateau
+from jaxcrop.training.runs import predicted_classes
+from jaxcrop.training.step import TrainState, advanced, averaged, evaluated
+
+Maps = tuple[Float[Array, "heads n _h _w _c"], ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One head to train: its settings, its chips, and the weights that it begins with."""
+
+    config: TrainConfig
+    experiment: Experiment
+    values: Values
+
+    @property
+    def sampling(self) -> Sampling:
+        """What composes its batches, as in a training run on one device."""
+        optimizer = self.config.optimizer
+        chips = len(self.places("train"))
+        size = min(optimizer.batch_size, chips)
+        return Sampling(chips, size, optimizer.seed, optimizer.sampling)
+
+    @property
+    def last(self) -> int:
+        """The number of steps in all."""
+        optimizer = self.config.optimizer
+        if optimizer.epochs is None:
+            return optimizer.steps
+        return self.sampling.steps(optimizer.epochs)
+
+    def places(self, split: str) -> list[Place]:
+        """The chips of a split, in the order of `Experiment.chips`."""
+        ids = self.experiment.ids[split]
+        return [(region, chip_id) for region, of_region in ids.items() for chip_id in of_region]
+
+
+def head_values(model: Segmenter) -> Values:
+    """The values of a model's head by name."""
+    return values_of(Head(model))
+
+
+def train_heads(
+    jobs: Sequence[Job],
+    model: Segmenter,
+    bank: FeatureBank,
+    *,
+    together: bool,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Evaluation | InputError]:
+    """The evaluation of each job's head on its test chips, or what stopped it.
+
+    `model` has the head's architecture. The jobs differ by seed and learning rate alone. `together`
+    trains all by one program, under `vmap`; else one after the other by one program of one head.
+    The results are those of training runs, up to rounding.
+    """
+    programs = _Programs(jobs[0], model, bank)
+    if together:
+        return _train(jobs, bank, programs, say)
+    return [outcome for job in jobs for outcome in _train([job], bank, programs, say)]
+
+
+class _Programs:
+    """The compiled programs of some heads, of one shape each."""
+
+    def __init__(self, job: Job, model: Segmenter, bank: FeatureBank):
+        config = self.config = job.config
+        head = Head(model)
+        head.train()
+        network = Network.of(head)
+        size, dtype = bank.size, config.device.compute_dtype
+        self.mesh: Mesh = data_mesh()
+        self.moving = network.names(nnx.BatchStat)
+        self.optimizer = adamw(config.optimizer, dict.fromkeys(network.names(nnx.Param), 1.0))
+        self.plateau = reduce_on_plateau(config.optimizer.plateau_patience)
+
+        def logits(values: Values, maps: Maps, label: UInt8[Array, "n h w"], training: bool):
+            module = network.module(values)
+            if not training:
+                module.eval()
+            out = module(tuple(x.astype(dtype) for x in maps), size)
+            return out[:, : label.shape[1], : label.shape[2]], statistics_of(module)
+
+        def update(state: TrainState, rate, weights, maps: Maps, label):
+            def loss_of(params: Values):
+                out, moved = logits(params | state.statistics, maps, label, training=True)
+                return Loss(config.loss, weights)(out, label), moved
+
+            (loss, moved), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+            # AdamW's step, decay and all, is in proportion to the learning rate.
+            plateau = state.plateau._replace(scale=state.plateau.scale * rate)
+            faster = dataclasses.replace(state, plateau=plateau)
+            new = advanced(faster, gradient, moved, self.optimizer, ema=config.optimizer.ema)
+            return dataclasses.replace(new, plateau=state.plateau), loss
+
+        def of_heads(function: Callable) -> Callable:
+            """Over heads along the first axis: mapped, or plainly where there is one."""
+
+            def run(*stacked):
+                if len(jax.tree.leaves(stacked)[0]) > 1:
+                    return jax.vmap(function)(*stacked)
+                out = function(*jax.tree.map(lambda x: x[0], stacked))
+                return jax.tree.map(lambda x: x[None], out)
+
+            return run
+
+        self.update = compiled(of_heads(update), donate_argnums=0)
+
+        def statistics(values: Values, maps: Maps, label, k):
+            _, after = logits(values, maps, label, training=True)
+            return averaged(values, after, k, self.moving)
+
+        self.statistics = compiled(of_heads(statistics))
+
+        def evaluate(values: Values, maps: Maps, label, classes: tuple[int, ...]):
+            out, _ = logits(values, maps, label, training=False)
+            return evaluated(out, label, classes)
+
+        self.evaluate = compiled(evaluate, static_argnums=3)
+
+
+def _train(
+    jobs: Sequence[Job], bank: FeatureBank, programs: _Programs, say: Callable[[str], None]
+) -> list[Evaluation | InputError]:
+    config = programs.config.optimizer
+    state = _spread(_stacked([_begin(job, programs) for job in jobs]), programs.mesh)
+    rates = np.array([j.config.optimizer.learning_rate for j in jobs]) / config.learning_rate
+    weights = np.stack(
+        [class_weights(job.config.loss.class_weights, job.experiment.pixels) for job in jobs]
+    )
+    rates, weights = _spread((rates.astype(np.float32), weights), programs.mesh)
+    augmentation = Augmentation(config.augmentation, config.views)
+    keys = [jax.random.key(job.config.optimizer.seed) for job in jobs]
+    best: list[tuple[float, Values]] = [(math.inf, {})] * len(jobs)
+    faults: dict[int, InputError] = {}
+    samplings, done, last = [job.sampling for job in jobs], 0, jobs[0].last
+    training = [job.places("train") for job in jobs]
+    while done < last:
+        until = min(last, samplings[0].validation_after(done, config.eval_every))
+        for step in range(done, until):
+            batches = []
+            for places, sampling, key in zip(training, samplings, keys, strict=True):
+                chosen = [places[k] for k in sampling.batch(step)]
+                views = None
+                if augmentation.how == "views":
+                    views = np.asarray(augmentation.drawn_views(key, step, len(chosen)))
+                batches.append(bank.take(chosen, views))
+            maps, label = _spread(_stacked(batches), programs.mesh)
+            state, loss = programs.update(state, rates, weights, maps, label)
+        done = until
+        for number in np.flatnonzero(~np.isfinite(np.asarray(loss))):
+            faults.setdefault(int(number), _not_finite(jobs[number], done))
+        state, losses = _validate(jobs, state, bank, programs)
+        say(f"step {done}/{last}: validation loss {', '.join(f'{v:.4f}' for v in losses)}")
+        for number, value in enumerate(losses):
+            if value < best[number][0]:
+                best[number] = (value, jax.device_get(_of_head(state.model, number)))
+    outcomes: list[Evaluation | InputError] = []
+    for number, job in enumerate(jobs):
+        values = best[number][1]
+        if job.config.scoring.test_checkpoint == "last" or not values:
+            values = jax.device_get(_of_head(state.model, number))
+        size = job.config.optimizer.batch_size
+        outcomes.append(
+            faults.get(number)
+            or _evaluate(job, "test", values, bank, programs, size=size, pictures=_SHOWN)
+        )
+    return outcomes
+
+
+_SHOWN = 4
+"""Test chips whose predictions are kept."""
+
+
+def _begin(job: Job, programs: _Programs) -> TrainState:
+    params = {n: v for n, v in job.values.items() if n not in programs.moving}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        frozen={},
+        statistics={n: job.values[n] for n in programs.moving},
+        average=params if job.config.optimizer.ema is not None else {},
+        optimizer=programs.optimizer.init(params),
+        plateau=programs.plateau.init(jnp.zeros(())),
+    )
+
+
+def _validate(
+    jobs: Sequence[Job], state: TrainState, bank: FeatureBank, programs: _Programs
+) -> tuple[TrainState, list[float]]:
+    """The state to go on with, and each head's validation loss (`jaxcrop.training.validation`)."""
+    config = programs.config
+    sampling = jobs[0].sampling
+    count = min(config.optimizer.batchnorm_batches, sampling.chips // sampling.batch_size)
+    if count and programs.moving:
+        statistics = state.statistics
+        orders = [dataclasses.replace(job.sampling, how="shuffled") for job in jobs]
+        for k in range(count):
+            batches = []
+            for job, order in zip(jobs, orders, strict=True):
+                places = job.places("train")
+                batches.append(bank.take([places[place] for place in order.batch(k)]))
+            maps, label = _spread(_stacked(batches), programs.mesh)
+            ks = np.full(len(jobs), k)
+            statistics = programs.statistics(state.model | statistics, maps, label, ks)
+        state = dataclasses.replace(state, statistics=statistics)
+    by_batch = config.scoring.validation_loss == "batches"
+    losses = []
+    for number, job in enumerate(jobs):
+        wanted, chips = sampling.batch_size, len(job.places("validation"))
+        size = (
+            min(wanted, chips) if by_batch else evaluation_batch_size(wanted, chips, programs.mesh)
+        )
+        values = _of_head(state.model, number)
+        found = _evaluate(job, "validation", values, bank, programs, size=size)
+        losses.append(found.batch_loss if by_batch else found.loss)
+    _, plateau = jax.vmap(
+        lambda one, value: programs.plateau.update(jnp.zeros(()), one, value=value)
+    )(state.plateau, jnp.asarray(losses))
+    return dataclasses.replace(state, plateau=plateau), losses
+
+
+def _evaluate(
+    job: Job,
+    split: str,
+    values: Values,
+    bank: FeatureBank,
+    programs: _Programs,
+    *,
+    size: int,
+    pictures: int = 0,
+) -> Evaluation:
+    places = job.places(split)
+    classes = predicted_classes(job.config.scoring.predict, job.experiment.classes)
+
+    def results():
+        for start in range(0, len(places), size):
+            group = places[start : start + size]
+            maps, label = bank.take(group, fill=size)
+            ids = tuple(chip_id for _, chip_id in group)
+            yield ids, *programs.evaluate(values, maps, label, classes)
+
+    return collected(results(), pictures)
+
+
+def _not_finite(job: Job, step: int) -> InputError:
+    rate = job.config.optimizer.learning_rate
+    return InputError(
+        f"the loss became infinite or no number by step {step} at learning rate {rate:g}: lower it"
+    )
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    if len(trees) == 1:  # without a copy
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], trees[0])
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def _spread(tree: Any, mesh: Mesh) -> Any:
+    """Put on the devices, heads divided over them where their number allows."""
+    return jax.tree.map(lambda array: jax.device_put(array, split_over(mesh, len(array))), tree)
+
+
+def _of_head(values: Values, number: Int | int) -> Values:
+    return {name: value[number] for name, value in values.items()}

@@ -1,0 +1,266 @@
+"""A process that computes cells of a sweep until none is left that no other process has."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcrop.config import TrainConfig
+from jaxcrop.crops import NUM_CLASSES
+from jaxcrop.data.bands import BandInput
+from jaxcrop.data.experiment import Experiment
+from jaxcrop.data.reading import Records
+from jaxcrop.errors import InputError, first_line
+from jaxcrop.figures import TRUE_COLOUR, stretched
+from jaxcrop.models.segmenter import random_segmenter
+from jaxcrop.probes.backbones import FrozenBackbone
+from jaxcrop.probes.store import FeatureStore
+from jaxcrop.sweeps.bank import FeatureBank
+from jaxcrop.sweeps.cells import Cell, CellResult
+from jaxcrop.sweeps.folder import SweepFolder
+from jaxcrop.sweeps.heads import Job, head_values, train_heads
+from jaxcrop.sweeps.study import Study, config_of
+from jaxcrop.train import found, train_run
+from jaxcrop.training.evaluation import Evaluation
+from jaxcrop.training.provenance import provenance
+from jaxcrop.training.runs import Run, experiment_of
+from jaxcrop.training.scores import evaluate_run
+
+SHOWN = 4
+"""Test chips of each region that are kept with their predictions."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of the cells that a worker saw."""
+
+    done: int = 0
+    failed: int = 0
+    elsewhere: int = 0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Computes the cells of `study` into `folder`; several may do so at once.
+
+    `say` is told a line for each cell, `hint` of progress in between. Features of frozen backbones
+    go into `store`.
+    """
+
+    study: Study
+    folder: SweepFolder
+    data_dir: Path | None
+    store: FeatureStore
+    say: Say
+    hint: Say = lambda text: None
+
+    def work(self) -> Tally:
+        """Compute every cell that is neither done, nor in quarantine, nor another process's.
+
+        A cell that fails goes into quarantine, and the others go on. A SIGTERM or a keyboard
+        interrupt ends the process; the cell that it was at goes on from its last checkpoint.
+        """
+        done = failed = elsewhere = 0
+        for cells in self.study.groups():
+            if not self.folder.open_cells(cells):
+                continue
+            with self.folder.claimed(cells) as mine:
+                if not mine:
+                    elsewhere += len(self.folder.open_cells(cells))
+                    continue
+                for cell, outcome in self._computed(cells):
+                    if cell not in self.folder.open_cells([cell]):  # done by another, or before
+                        continue
+                    if isinstance(outcome, CellResult):
+                        self._keep(outcome)
+                        done += 1
+                    else:
+                        self.folder.quarantine(cell, outcome)
+                        self.say(f"FAILED  {cell}: {first_line(outcome)}")
+                        failed += 1
+            jax.clear_caches()  # the programs of one cell are of no use to the next
+        return Tally(done, failed, elsewhere)
+
+    def _keep(self, result: CellResult) -> None:
+        self.folder.keep(result)
+        right = np.trace(result.confusion) / max(result.confusion.sum(), 1)
+        self.say(f"{right:6.1%}  {result.cell}  ({result.seconds:.0f} s)")
+
+    def _computed(self, cells: Sequence[Cell]) -> Iterable[tuple[Cell, CellResult | Exception]]:
+        """What comes out of a piece of work; a failure is every cell's that is not done yet."""
+        if not self.folder.open_cells(cells):  # another process was first
+            return
+        began = time.monotonic()
+        compute = self._trained if cells[0].method == "train" else self._heads
+        try:
+            yield from compute(cells, began)
+        except Exception as error:
+            yield from ((cell, error) for cell in cells)
+
+    def _trained(
+        self, cells: Sequence[Cell], began: float
+    ) -> Iterable[tuple[Cell, CellResult | Exception]]:
+        (cell,) = cells
+        run_dir = self.folder.run_dir(cell)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        config = config_of(cell, data_dir=self.data_dir, run_dir=run_dir)
+        with (run_dir / "output.log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
+            run, evaluation = train_run(config, _tested)
+        experiment = run.experiment()
+        yield cell, self._result(cell, experiment, evaluation, run.backbone, began)
+
+    def _heads(
+        self, cells: Sequence[Cell], began: float
+    ) -> Iterable[tuple[Cell, CellResult | Exception]]:
+        configs = [config_of(cell, data_dir=self.data_dir, run_dir=None) for cell in cells]
+        model_config = configs[0].model
+        records, beginning = found(configs[0])
+        architecture, decoder = model_config.architecture, model_config.decoder
+        arguments = architecture, decoder, len(beginning.band_input.bands), NUM_CLASSES
+        jobs = []
+        for config in configs:
+            # The weights that a training run of this seed begins with.
+            model = random_segmenter(*arguments, seed=config.optimizer.seed)
+            beginning.fill(model)
+            jobs.append(Job(config, experiment_of(config, records), head_values(model)))
+        backbone = FrozenBackbone.of(
+            model, architecture, beginning.band_input, configs[0].device.compute_dtype
+        )
+        bank = FeatureBank(
+            backbone,
+            jobs[0].experiment,
+            self._chips(cells[0], records),
+            self.store,
+            dtype=configs[0].device.compute_dtype,
+            say=self.hint,
+        )
+        together = jax.default_backend() != "cpu" or decoder == "linear"
+        outcomes = train_heads(jobs, model, bank, together=together, say=self.hint)
+        for cell, job, outcome in zip(cells, jobs, outcomes, strict=True):
+            if isinstance(outcome, Evaluation):
+                result = self._result(
+                    cell, job.experiment, outcome, beginning.backbone, began, share=len(cells)
+                )
+                yield cell, result
+            else:
+                yield cell, outcome
+
+    def _chips(self, cell: Cell, records: dict[str, Records]) -> dict[str, list[str]]:
+        """The chips of each region that any heads of the study on this backbone ask for."""
+        chips: dict[str, set[str]] = {}
+        for other in self.study.cells:
+            if _backbone(other) != _backbone(cell):
+                continue
+            config = config_of(other, data_dir=self.data_dir, run_dir=None)
+            if set(config.data.regions) != set(records):
+                continue
+            for of_split in experiment_of(config, records).ids.values():
+                for region, ids in of_split.items():
+                    chips.setdefault(region, set()).update(ids)
+        return {region: sorted(chips[region]) for region in records if region in chips}
+
+    def _result(
+        self,
+        cell: Cell,
+        experiment: Experiment,
+        evaluation: Evaluation,
+        backbone: dict[str, Any],
+        began: float,
+        *,
+        share: int = 1,
+    ) -> CellResult:
+        index = experiment.indices[cell.region]
+        rows = index.rows(evaluation.chip_ids)
+        if not self.folder.has_examples(cell.region):
+            _keep_examples(self.folder, cell.region, experiment)
+        return CellResult(
+            cell=cell,
+            chip_ids=evaluation.chip_ids,
+            per_chip=evaluation.per_chip,
+            lon=index.lon[rows],
+            lat=index.lat[rows],
+            calibration=evaluation.calibration,
+            examples=np.stack(evaluation.predictions[:SHOWN]),
+            seconds=(time.monotonic() - began) / share,
+            synthetic=any(of_region.synthetic for of_region in experiment.records.values()),
+            about={
+                **self._provenance,
+                "chips": experiment.digest,
+                "sizes": experiment.sizes,
+                "backbone": backbone,
+            },
+        )
+
+    @cached_property
+    def _provenance(self) -> dict[str, Any]:
+        return provenance()
+
+
+def missing(study: Study, data_dir: Path | None) -> list[str]:
+    """A sentence for each set of records, and each weights, that the study needs and are not there.
+
+    Raises InputError for weights of another kind than the study says.
+    """
+    sentences: dict[str, None] = {}
+    seen = set()
+    for cell in study.cells:
+        config = config_of(cell, data_dir=data_dir, run_dir=None)
+        what = (config.model, config.data.regions, config.data.variant)
+        if what in seen:
+            continue
+        seen.add(what)
+        try:
+            found(config)
+        except InputError as error:
+            sentences[str(error).removeprefix("missing: ")] = None
+    return list(sentences)
+
+
+def _tested(run: Run) -> tuple[Run, Evaluation]:
+    scoring, optimizer = run.config.scoring, run.config.optimizer
+    return run, evaluate_run(
+        run, "test", scoring.test_checkpoint, optimizer.batch_size, pictures=SHOWN
+    )
+
+
+def _backbone(cell: Cell) -> tuple:
+    """What tells whose features two cells of heads need; a random backbone is its seed's own."""
+    names = ("variant", "bands", "compute_dtype")
+    config: TrainConfig = config_of(cell, data_dir=None, run_dir=None)
+    weights = config.model.weights
+    return (
+        *(cell.method, cell.family, cell.architecture, weights),
+        cell.seed if weights == "random" else None,
+        *(config.settings()[name] for name in names),
+    )
+
+
+def _keep_examples(folder: SweepFolder, region: str, experiment: Experiment) -> None:
+    """Keep the first test chips of a region in true colour, each stretched by itself."""
+    bands = experiment.records[region].bands
+    colours = tuple(band if band in bands else bands[0] for band in TRUE_COLOUR.bands)
+    seen = BandInput(colours, TRUE_COLOUR.offset, TRUE_COLOUR.divisor, clip=True)
+    chips = experiment.chips("test", seen)
+    chips = [chips[number] for number in range(min(SHOWN, len(chips)))]
+    pictures = [stretched(c.image.astype(np.float32), c.image.any(axis=-1)) for c in chips]
+    rgb = np.stack([np.round(picture * 255).astype(np.uint8) for picture in pictures])
+    folder.keep_examples(
+        region, [chip.chip_id for chip in chips], rgb, np.stack([chip.label for chip in chips])
+    )
+
+
+def training_chips(config: TrainConfig) -> int:
+    """How many chips a run of these settings trains on; its budget, if that cannot be had."""
+    try:
+        sizes = experiment_of(config, found(config)[0]).sizes["train"]
+    except InputError:
+        return config.data.budget or 0
+    return sum(sizes.values())

@@ -1,0 +1,6 @@
+"""Tests of sweeps share made-up cells."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
