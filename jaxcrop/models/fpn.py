@@ -11,6 +11,7 @@ from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from jaxcrop.models.layers import Conv, ConvTranspose, kaiming_uniform_fan_in, logits_head
+from jaxcrop.models.remat import Blockwise
 
 WIDTH = 128
 """Channels of the pyramid and of everything after it."""
@@ -59,7 +60,7 @@ class Upsample(nnx.Module):
         return jax.nn.relu(self.transpose(jax.nn.relu(self.conv(x))))
 
 
-class FPN(nnx.Module):
+class FPN(Blockwise):
     """Feature pyramid over the last four maps, upsampling to four times the finest, and head.
 
     `channels` are those of the pyramid, finest first; each map has half the size of the one before.
@@ -79,6 +80,6 @@ class FPN(nnx.Module):
     ) -> Float[Array, "b h w classes"]:
         x = self.fpn(features[-4:])
         for upsample in self.upsample:
-            x = upsample(x)
+            x = self.through(upsample, x)
         first, last = self.head
         return last(jax.nn.relu(first(x)))

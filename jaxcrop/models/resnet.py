@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcrop.models.layers import BatchNorm, Conv
+from jaxcrop.models.remat import Blockwise
 from jaxcrop.models.sizes import check_size
 
 
@@ -70,7 +71,7 @@ class Bottleneck(nnx.Module):
         return jax.nn.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
-class ResNet(nnx.Module):
+class ResNet(Blockwise):
     """ResNet without classifier; returns its pyramid of five feature maps, finest first.
 
     `block` is the kind of residual block and `blocks` how many each stage has; `channels` and
@@ -106,7 +107,7 @@ class ResNet(nnx.Module):
         x = nnx.max_pool(features[0], (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
-                x = block(x)
+                x = self.through(block, x)
             features.append(x)
         return tuple(features)
 

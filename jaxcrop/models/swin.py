@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Float32, Int8, Int64
 
 from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding
 from jaxcrop.models.primitives import add_bias, widened
+from jaxcrop.models.remat import Blockwise
 from jaxcrop.models.sizes import check_size
 from jaxcrop.models.transformer import Mlp
 
@@ -171,7 +172,7 @@ class PatchMerging(nnx.Module):
         return self.norm(self.reduction(jnp.concatenate(cells, axis=-1)))
 
 
-class SwinTransformerV2(nnx.Module):
+class SwinTransformerV2(Blockwise):
     """Swin v2 without classifier; returns the maps of its four stages, finest first.
 
     `channels` are those of the first stage, `depths` and `heads` the blocks of each stage and their
@@ -209,7 +210,7 @@ class SwinTransformerV2(nnx.Module):
         maps = []
         for stage, merge in zip(self.stages, (*self.merges, None), strict=True):
             for block in stage:
-                x = block(x)
+                x = self.through(block, x)
             maps.append(x)
             x = merge(x) if merge else x
         return tuple(maps)

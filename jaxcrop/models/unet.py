@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxcrop.models.layers import ConvNormRelu, logits_head
 from jaxcrop.models.primitives import convolve, convolve_upsampled
+from jaxcrop.models.remat import Blockwise
 
 WIDTHS = (256, 128, 64, 32, 16)
 """Channels after each block, deepest first."""
@@ -35,7 +36,7 @@ class DecoderBlock(nnx.Module):
         return self.conv2(jax.nn.relu(self.conv1.bn(x)))
 
 
-class UNet(nnx.Module):
+class UNet(Blockwise):
     """U-Net decoder and segmentation head over a pyramid that ends at stride 32.
 
     `channels` are those of the pyramid, finest first; each map has half the size of the one before.
@@ -60,5 +61,5 @@ class UNet(nnx.Module):
         x, *skips = reversed(features)
         skips += [None] * (len(self.blocks) - len(skips))
         for block, skip in zip(self.blocks, skips, strict=True):
-            x = block(x, skip)
+            x = self.through(block, x, skip)
         return self.head(x)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from jaxcrop.models.layers import ConvNormRelu, LayerNorm, logits_head
 from jaxcrop.models.primitives import widened
 from jaxcrop.models.pyramid import resize
+from jaxcrop.models.remat import Blockwise
 
 WIDTH = 256
 """Channels of everything between the backbone's maps and the head."""
@@ -53,7 +54,7 @@ class PyramidPooling(nnx.Module):
         return self.fusion(jnp.concatenate([x, *pooled], axis=-1))
 
 
-class UPerNet(nnx.Module):
+class UPerNet(Blockwise):
     """Pyramid pooling, feature pyramid and fusion over the last four maps, and a linear head.
 
     `channels` are those of the pyramid, finest first. Logits have the size of the finest of the
@@ -75,10 +76,11 @@ class UPerNet(nnx.Module):
         self, features: Sequence[Float[Array, "b _h _w _c"]]
     ) -> Float[Array, "b h w classes"]:
         *finer, deepest = (norm(x) for norm, x in zip(self.norms, features[-4:], strict=True))
-        x = self.pooling(deepest)
+        x = self.through(self.pooling, deepest)
         size = finer[0].shape[1:3]
         levels = [resize(x, size)]
         for i in reversed(range(len(finer))):
-            x = self.laterals[i](finer[i]) + resize(x, finer[i].shape[1:3])
-            levels.insert(0, resize(self.convs[i](x), size))
-        return self.head(self.fusion(jnp.concatenate(levels, axis=-1)))
+            lateral = self.through(self.laterals[i], finer[i])
+            x = lateral + resize(x, finer[i].shape[1:3])
+            levels.insert(0, resize(self.through(self.convs[i], x), size))
+        return self.head(self.through(self.fusion, jnp.concatenate(levels, axis=-1)))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding, truncated_normal
 from jaxcrop.models.primitives import widened
+from jaxcrop.models.remat import Blockwise
 from jaxcrop.models.sizes import check_size
 from jaxcrop.models.transformer import Mlp, attend
 
@@ -80,7 +81,7 @@ def resize_positions(
     return jnp.concatenate([class_token, patches.reshape(1, -1, channels)], axis=1)
 
 
-class VisionTransformer(nnx.Module):
+class VisionTransformer(Blockwise):
     """ViT without classifier; returns four maps, after each quarter of its blocks.
 
     Every map has one vector for each patch, at stride `patch_size`, without the class token. The
@@ -128,7 +129,7 @@ class VisionTransformer(nnx.Module):
         maps = []
         quarter = len(self.blocks) // 4
         for count, block in enumerate(self.blocks, start=1):
-            x = block(x)
+            x = self.through(block, x)
             if count == len(self.blocks):
                 x = self.norm(x)
             if count % quarter == 0:
