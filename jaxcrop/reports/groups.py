@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,19 +85,25 @@ def grouped(results: Sequence[CellResult]) -> tuple[list[Model], list[Group]]:
     members: dict[tuple, list[Cell]] = defaultdict(list)
     for result in plain:
         members[_identity(result.cell, telling)].append(result.cell)
+    names = _names(members)
     found: dict[tuple, list[CellResult]] = defaultdict(list)
     for result in results:
         cell = result.cell
         identity = _identity(cell, telling)
         if identity not in members:  # of a trap
             identity = min(members, key=lambda other: (_differences(identity, other), other))
-        found[cell.region, _name(identity), cell.setting, cell.budget, cell.trap].append(result)
-    groups = [
-        Group(*key, tuple(sorted(of_key, key=lambda result: (result.cell.seed, result.cell.key))))
-        for key, of_key in found.items()
-    ]
+        found[cell.region, names[identity], cell.setting, cell.budget, cell.trap].append(result)
+    groups = [Group(*key, _one_of_each_seed(of_key)) for key, of_key in found.items()]
     groups.sort(key=lambda g: (g.region, g.model, g.trap, *scenario_order(g.scenario)))
-    return _models(members), groups
+    return _models(members, names), groups
+
+
+def _one_of_each_seed(results: list[CellResult]) -> tuple[CellResult, ...]:
+    """The results by seed; a study file that says one cell in two ways has it computed twice."""
+    of_seed = {}
+    for result in sorted(results, key=lambda result: (result.cell.seed, result.cell.key)):
+        of_seed.setdefault(result.cell.seed, result)
+    return tuple(of_seed.values())
 
 
 def scenario_order(scenario: Scenario) -> tuple[int, float]:
@@ -127,7 +133,7 @@ def _attributes(cell: Cell) -> dict[str, str]:
         "method": cell.method,
         "learning_rate": f"rate {cell.learning_rate:g}",
         **{
-            name: f"{name} {value}"
+            name: f"{name.replace('_', ' ')} {value}"
             for name, value in cell.settings.items()
             if name not in _SAID_BY_CELL
         },
@@ -148,7 +154,7 @@ def _telling(cells: Sequence[Cell]) -> tuple[str, ...]:
 
 
 def _word(attributes: dict[str, str], name: str) -> str:
-    return attributes.get(name, f"default {name}")
+    return attributes.get(name, f"default {name.replace('_', ' ')}")
 
 
 def _identity(cell: Cell, telling: tuple[str, ...]) -> tuple[str, ...]:
@@ -160,11 +166,25 @@ def _differences(identity: tuple[str, ...], other: tuple[str, ...]) -> tuple[boo
     return identity[0] != other[0], sum(a != b for a, b in zip(identity, other, strict=True))
 
 
-def _name(identity: tuple[str, ...]) -> str:
-    return " · ".join((FAMILY_TITLES.get(identity[0], identity[0]), *identity[1:]))
+def _names(identities: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """A name for each model: the family, and in words what varies within the family."""
+    identities = list(identities)
+    words: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for family, *rest in identities:
+        for place, word in enumerate(rest):
+            words[family, place].add(word)
+    return {
+        (family, *rest): " · ".join(
+            [FAMILY_TITLES.get(family, family)]
+            + [word for place, word in enumerate(rest) if len(words[family, place]) > 1]
+        )
+        for family, *rest in identities
+    }
 
 
-def _models(members: dict[tuple[str, ...], list[Cell]]) -> list[Model]:
+def _models(
+    members: dict[tuple[str, ...], list[Cell]], names: dict[tuple[str, ...], str]
+) -> list[Model]:
     def preference(identity: tuple[str, ...]) -> tuple:
         cells = members[identity]
         return -len(cells), abs(np.log10(cells[0].learning_rate) + 3), identity
@@ -181,7 +201,7 @@ def _models(members: dict[tuple[str, ...], list[Cell]]) -> list[Model]:
             for name in dict.fromkeys(name for of_cell in attributes for name in of_cell)
         }
         models.append(
-            Model(_name(identity), identity[0], build, representative=identity in best.values())
+            Model(names[identity], identity[0], build, representative=identity in best.values())
         )
     order = list(FAMILY_TITLES)
 

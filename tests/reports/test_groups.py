@@ -64,6 +64,16 @@ def test_what_varies_at_one_place_tells_models_apart():
     assert len(groups) == 4 * 2
 
 
+def test_a_cell_said_in_two_ways_counts_once():
+    cells = one_region(families=("satlas",))
+    again = [
+        replace(c, settings={k: v for k, v in c.settings.items() if k != "decoder"}) for c in cells
+    ]
+    assert {cell.key for cell in cells}.isdisjoint(cell.key for cell in again)
+    _, groups = grouped(results(cells + again))
+    assert [group.seeds for group in groups] == [(0, 1)] * 2
+
+
 def test_weights_of_runs_are_one_kind_whatever_their_folders():
     cells = made_up_cells(("africa", "asia"), ("satlas",), (("id", 10),), seeds=1)
     own = [changed(cell, weights=f"runs/{cell.region}") for cell in cells]
