@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from jaxcrop.config import ARCHITECTURE_TITLES, DECODER_TITLES
+from jaxcrop.regions import REGIONS
 from jaxcrop.sweeps.cells import Cell, CellResult
 
 SETTING_TITLES = {"id": "ID", "ood": "OOD", "ood+id": "OOD+ID"}
@@ -112,6 +113,11 @@ def scenario_order(scenario: Scenario) -> tuple[int, float]:
     known = list(SETTING_TITLES)
     place = known.index(setting) if setting in known else len(known)
     return place, math.inf if budget is None else budget
+
+
+def region_name(region: str) -> str:
+    """As `North America`; regions that are not of ours keep their names."""
+    return region.replace("-", " ").title() if region in REGIONS else region
 
 
 def scenario_title(scenario: Scenario) -> str:

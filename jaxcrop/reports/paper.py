@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from jaxcrop.regions import REGIONS
 
-EXTRA_DATASET = "agrifieldnet"
-"""The sixth dataset of version 1, which belongs to no region of ours."""
+EXTRA_REGION = next(name for name, region in REGIONS.items() if not region.in_paper)
+"""The sixth region, which version 1 alone has."""
 
 
 class Known(NamedTuple):
@@ -40,6 +40,7 @@ def known() -> dict[tuple[str, str, str, int], tuple[Known, ...]]:
 
 
 def figures(region: str, metric: str, setting: str, budget: int | None) -> tuple[Known, ...]:
-    """The paper's figures for a region's metric; region `agrifieldnet` has those of version 1."""
-    dataset = REGIONS[region].dataset if region in REGIONS else region
-    return known().get((dataset, metric, setting, budget), ())
+    """The paper's figures for a region's metric, one for each version that has it."""
+    if region not in REGIONS:
+        return ()
+    return known().get((REGIONS[region].dataset, metric, setting, budget), ())

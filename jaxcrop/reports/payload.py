@@ -10,9 +10,9 @@ from jaxcrop.regions import REGIONS
 from jaxcrop.reports.analysis import Analysis
 from jaxcrop.reports.estimates import CLASS_SCORES, Estimate, chip_blocks
 from jaxcrop.reports.families import COMPARED, Comparison
-from jaxcrop.reports.groups import SETTING_TITLES, Group, scenario_title
+from jaxcrop.reports.groups import SETTING_TITLES, Group, region_name, scenario_title
 from jaxcrop.reports.labels import SHARE, Fit, Need
-from jaxcrop.reports.paper import EXTRA_DATASET, Known, known
+from jaxcrop.reports.paper import EXTRA_REGION, Known, known
 from jaxcrop.reports.pictures import MOST_BYTES, classes_uri, example_chips, rgb_uri
 from jaxcrop.reports.policies import Effect, classes_counted
 from jaxcrop.reports.study import METRICS, Study
@@ -133,7 +133,7 @@ def _region(study: Study, region: str) -> dict[str, Any]:
     pixels = per_class(results[0].confusion)["truth"]
     known_region = REGIONS.get(region)
     return {
-        "title": known_region.continent if known_region else region,
+        "title": region_name(region),
         "subtitle": f"{known_region.dataset} {known_region.year}" if known_region else "",
         "lon": lon,
         "lat": lat,
@@ -166,9 +166,9 @@ def _group(number: Numbers, group: Group, estimate: Estimate) -> dict[str, Any]:
 
 
 def _paper(number: Numbers) -> list[dict[str, Any]]:
-    """The figures of the shown regions and of the paper's sixth dataset (region -1)."""
+    """The figures of the study's regions, and of the paper's sixth (region -1 if not of them)."""
     place = {REGIONS[of].dataset: k for of, k in number.region.items() if of in REGIONS}
-    place[EXTRA_DATASET] = -1
+    place.setdefault(REGIONS[EXTRA_REGION].dataset, -1)
     return [
         {
             "r": place[dataset],

@@ -9,7 +9,7 @@ from jaxcrop.crops import CROPS
 from jaxcrop.reports.estimates import CLASS_SCORES
 from jaxcrop.reports.findings import reference
 from jaxcrop.reports.groups import Scenario, scenario_title
-from jaxcrop.reports.paper import EXTRA_DATASET, Known, figures
+from jaxcrop.reports.paper import EXTRA_REGION, Known, figures
 from jaxcrop.reports.policies import classes_counted
 from jaxcrop.reports.study import METRICS, Study
 from jaxcrop.reports.tables import Kind, Table
@@ -126,7 +126,7 @@ def _budgets(study: Study, name: str, scenarios: list[Scenario]) -> Table:
     """Every metric by budget, beside each version of the paper that has it."""
     rows: list[list[Any]] = []
     for metric, title in METRICS.items():
-        for region in (*study.regions, EXTRA_DATASET):
+        for region in dict.fromkeys((*study.regions, EXTRA_REGION)):
             models = [model.name for model in study.models] if region in study.regions else [""]
             for model in models:
                 rows += _budget_rows(study, (title, region, model), metric, scenarios)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from made_up_results import made_up_cells, write_made_up_sweep
 
+from jaxcrop.reports.analysis import analysed
 from jaxcrop.reports.findings import RANDOM, SYNTHETIC, warnings
 from jaxcrop.reports.page import embedded
+from jaxcrop.reports.payload import payload
 from jaxcrop.reports.sweep import read_sweep
 from jaxcrop.reports.write import write_report
 
@@ -121,6 +123,21 @@ def test_the_data_has_the_scores(text, study):
     assert group["n"] == 3
     assert sum(group["c"]) == 3 * data["regions"][group["r"]]["pixels"]
     assert sum(row[0] for row in group["b"]) == sum(group["c"])
+
+
+def test_india_has_the_figures_of_version_1(tmp_path):
+    """As a region of the study it needs no row of its own for them."""
+    cells = made_up_cells(("asia", "india"), ("ssl4eo",), (("id", 10),), seeds=1)
+    folder = write_made_up_sweep(tmp_path / "study", cells, chips=4)
+    data = payload(analysed(read_sweep(folder)))
+    assert [region["title"] for region in data["regions"]] == ["Asia", "India"]
+    (figure,) = [
+        of
+        for of in data["paper"]
+        if (of["r"], of["s"]) == (1, ["id", 10]) and data["metrics"][of["k"]]["key"] == "average_f1"
+    ]
+    assert (figure["v"], figure["version"]) == (0.1359, "v1")
+    assert {of["r"] for of in data["paper"]} == {0, 1}
 
 
 def test_hostile_names_stay_text(tmp_path):

@@ -13,11 +13,12 @@ from jaxcrop.reports.paper import figures, known
         ("africa", "average_accuracy", "ood+id", 100, {"v1": 27.99}),
         ("asia", "average_f1", "id", 100, {"v1": 38.98}),
         ("south-america", "average_jaccard", "ood+id", 10, {"v1": 17.83}),
-        ("agrifieldnet", "overall_accuracy", "ood", 0, {"v1": 49.87}),
-        ("agrifieldnet", "average_jaccard", "id", 900, {"v1": 24.25}),
+        ("india", "overall_accuracy", "ood", 0, {"v1": 49.87}),
+        ("india", "average_jaccard", "id", 900, {"v1": 24.25}),
         ("africa", "overall_accuracy", "id", 900, {"v1": 80.37, "final": 80.71}),
         ("africa", "present_accuracy", "id", 900, {}),
         ("africa", "overall_accuracy", "id", 33, {}),
+        ("atlantis", "overall_accuracy", "id", 900, {}),
     ],
 )
 def test_figures_are_those_of_the_repositories(region, metric, setting, budget, values):

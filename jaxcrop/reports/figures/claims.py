@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jaxcrop.reports.families import Comparison
-from jaxcrop.reports.figures.style import INK, SOFT, Look, legend, panels, region_title, signed
-from jaxcrop.reports.groups import SETTING_TITLES, scenario_title
+from jaxcrop.reports.figures.style import INK, SOFT, Look, legend, panels, signed
+from jaxcrop.reports.groups import SETTING_TITLES, region_name, scenario_title
 from jaxcrop.reports.labels import SHARE, Need
 from jaxcrop.reports.policies import Effect
 from jaxcrop.reports.study import METRICS, Study
@@ -37,10 +37,7 @@ def policies(study: Study, effects: Sequence[Effect]) -> Figure:
     figure, grid = panels(len(claims), wide=5.0, tall=3.2, most=2)
     for claim, axes in zip(claims, grid, strict=True):
         rows = [of for of in effects if of.claim == claim and of.model == model]
-        labels = [
-            region_title(effect.region).split(" (")[0] if effect.region else "All regions"
-            for effect in rows
-        ]
+        labels = [region_name(effect.region) if effect.region else "All regions" for effect in rows]
         _rows(axes, labels, [_policy_dots(effect) for effect in rows], zero=True)
         axes.set_title(claim.title)
         axes.set_xlabel(f"change (points), {model}")
@@ -175,7 +172,7 @@ def efficiency(study: Study, needs: Sequence[Need]) -> Figure:
             ]
         )
     labels = [
-        f"{region_title(region).split(' (')[0]}, {SETTING_TITLES.get(setting, setting)}"
+        f"{region_name(region)}, {SETTING_TITLES.get(setting, setting)}"
         for region, setting in kinds
     ]
     _rows(axes, labels, rows)

@@ -17,7 +17,7 @@ from jaxcrop.reports.figures.style import (
     signed,
 )  # fmt: skip
 from jaxcrop.reports.findings import reference
-from jaxcrop.reports.groups import SETTING_TITLES, Scenario, scenario_title
+from jaxcrop.reports.groups import SETTING_TITLES, Scenario, region_name, scenario_title
 from jaxcrop.reports.study import METRICS, Study
 from jaxcrop.reports.world import SIZE, land, on_map
 
@@ -111,9 +111,7 @@ def heat(study: Study, metric: str) -> Figure:
         [f"{SETTING_TITLES.get(s, s)}\n{_budget(b)}" for s, b in study.scenarios],
     )
     axes.xaxis.tick_top()
-    axes.set_yticks(
-        range(len(rows)), [f"{region_title(r).split(' (')[0]}, {model}" for r, model in rows]
-    )
+    axes.set_yticks(range(len(rows)), [f"{region_name(r)}, {model}" for r, model in rows])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     regions = [region for region, _ in rows]

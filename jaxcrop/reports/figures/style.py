@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jaxcrop.regions import REGIONS
+from jaxcrop.reports.groups import region_name
 from jaxcrop.reports.study import Study
 
 COLOURS = (
@@ -60,9 +61,9 @@ class Look:
 
 
 def region_title(region: str) -> str:
-    """A region's continent, dataset and year."""
+    """A region's name, dataset and year."""
     known = REGIONS.get(region)
-    return f"{known.continent} ({known.dataset} {known.year})" if known else region
+    return f"{region_name(region)} ({known.dataset} {known.year})" if known else region
 
 
 def panels(count: int, *, wide: float = 3.4, tall: float = 2.8, most: int = 3, **options):

@@ -102,7 +102,12 @@ function extraRows(scenarios) {
     h(
       "tr",
       { class: "group" },
-      h("th", { scope: "rowgroup", colspan: scenarios.length + 1 }, "India", h("span", {}, "agrifieldnet, the paper's version 1 only")),
+      h(
+        "th",
+        { scope: "rowgroup", colspan: scenarios.length + 1 },
+        "India",
+        h("span", {}, "agrifieldnet, the paper's version 1 only"),
+      ),
     ),
     h(
       "tr",
