@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,13 @@ class Job:
         return [(region, chip_id) for region, of_region in ids.items() for chip_id in of_region]
 
 
+class Trained(NamedTuple):
+    """What became of a head: its evaluation on the test chips, and the loss of each step."""
+
+    evaluation: Evaluation
+    losses: Float[np.ndarray, " steps"]
+
+
 def head_values(model: Segmenter) -> Values:
     """The values of a model's head by name."""
     return values_of(Head(model))
@@ -74,8 +81,8 @@ def train_heads(
     *,
     together: bool,
     say: Callable[[str], None] = lambda text: None,
-) -> list[Evaluation | InputError]:
-    """The evaluation of each job's head on its test chips, or what stopped it.
+) -> list[Trained | InputError]:
+    """What each job's head came to, or what stopped it.
 
     `model` has the head's architecture. The jobs differ by seed and learning rate alone. `together`
     trains all by one program, under `vmap`; else one after the other by one program of one head.
@@ -148,7 +155,7 @@ class _Programs:
 
 def _train(
     jobs: Sequence[Job], bank: FeatureBank, programs: _Programs, say: Callable[[str], None]
-) -> list[Evaluation | InputError]:
+) -> list[Trained | InputError]:
     config = programs.config.optimizer
     state = _spread(_stacked([_begin(job, programs) for job in jobs]), programs.mesh)
     rates = np.array([j.config.optimizer.learning_rate for j in jobs]) / config.learning_rate
@@ -161,12 +168,13 @@ def _train(
     best: list[tuple[float, Values]] = [(math.inf, {})] * len(jobs)
     faults: dict[int, InputError] = {}
     samplings, done, last = [job.sampling for job in jobs], 0, jobs[0].last
-    training = [job.places("train") for job in jobs]
+    chips = [job.places("train") for job in jobs]
+    training: list[Float[Array, " heads"]] = []
     while done < last:
         until = min(last, samplings[0].validation_after(done, config.eval_every))
         for step in range(done, until):
             batches = []
-            for places, sampling, key in zip(training, samplings, keys, strict=True):
+            for places, sampling, key in zip(chips, samplings, keys, strict=True):
                 chosen = [places[k] for k in sampling.batch(step)]
                 views = None
                 if augmentation.how == "views":
@@ -174,24 +182,27 @@ def _train(
                 batches.append(bank.take(chosen, views))
             maps, label = _spread(_stacked(batches), programs.mesh)
             state, loss = programs.update(state, rates, weights, maps, label)
+            training.append(loss)
         done = until
-        for number in np.flatnonzero(~np.isfinite(np.asarray(loss))):
+        state, validation = _validate(jobs, state, bank, programs)
+        say(f"step {done}/{last}: validation loss {', '.join(f'{v:.4f}' for v in validation)}")
+        for number in np.flatnonzero(~np.isfinite(np.asarray(loss) + validation)):
             faults.setdefault(int(number), _not_finite(jobs[number], done))
-        state, losses = _validate(jobs, state, bank, programs)
-        say(f"step {done}/{last}: validation loss {', '.join(f'{v:.4f}' for v in losses)}")
-        for number, value in enumerate(losses):
+        for number, value in enumerate(validation):
             if value < best[number][0]:
                 best[number] = (value, jax.device_get(_of_head(state.model, number)))
-    outcomes: list[Evaluation | InputError] = []
+    outcomes: list[Trained | InputError] = []
+    losses = np.stack([np.asarray(loss) for loss in training], axis=1)
     for number, job in enumerate(jobs):
         values = best[number][1]
         if job.config.scoring.test_checkpoint == "last" or not values:
             values = jax.device_get(_of_head(state.model, number))
         size = job.config.optimizer.batch_size
-        outcomes.append(
-            faults.get(number)
-            or _evaluate(job, "test", values, bank, programs, size=size, pictures=_SHOWN)
-        )
+        if number in faults:
+            outcomes.append(faults[number])
+            continue
+        found = _evaluate(job, "test", values, bank, programs, size=size, pictures=_SHOWN)
+        outcomes.append(Trained(found, losses[number]))
     return outcomes
 
 

@@ -145,13 +145,20 @@ class Worker:
         together = jax.default_backend() != "cpu" or decoder == "linear"
         outcomes = train_heads(jobs, model, bank, together=together, say=self.hint)
         for cell, job, outcome in zip(cells, jobs, outcomes, strict=True):
-            if isinstance(outcome, Evaluation):
-                result = self._result(
-                    cell, job.experiment, outcome, beginning.backbone, began, share=len(cells)
-                )
-                yield cell, result
-            else:
+            if isinstance(outcome, InputError):
                 yield cell, outcome
+                continue
+            yield (
+                cell,
+                self._result(
+                    cell,
+                    job.experiment,
+                    outcome.evaluation,
+                    beginning.backbone,
+                    began,
+                    share=len(cells),
+                ),
+            )
 
     def _chips(self, cell: Cell, records: dict[str, Records]) -> dict[str, list[str]]:
         """The chips of each region that any heads of the study on this backbone ask for."""
