@@ -51,7 +51,7 @@ class FeatureStore:
     @property
     def size(self) -> int:
         """Bytes that all entries take."""
-        files = self.folder.glob("*/*") if self.folder else ()
+        files = self.folder.glob("[!.]*/*") if self.folder else ()
         return sum(path.stat().st_size for path in files)
 
     def has(self, about: Mapping[str, Any]) -> bool:
