@@ -24,7 +24,8 @@ class Cell:
     `part` is the part of the study file that asks for it, `method` what computes it: "train" for a
     training run, "heads" for decoders on shared features of a frozen backbone. `budget` is None
     where all of the region's chips are used, and 0 where none is (setting "ood"). `trap` names the
-    trap of datasets_spec section 0 that an ablation opens, or is empty.
+    trap of datasets_spec section 0 that an ablation opens, or is empty. `settings` are all that may
+    change the result.
     """
 
     part: str

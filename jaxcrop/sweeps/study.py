@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jaxcrop.config import PARTS, TrainConfig
+from jaxcrop.config import PARTS, DeviceConfig, LogConfig, TrainConfig
 from jaxcrop.errors import InputError, first_line
 from jaxcrop.presets import arguments, paper_defaults
 from jaxcrop.sweeps.cells import Cell
@@ -18,6 +18,12 @@ METHODS = ("train", "heads")
 
 _TOP = ("title", "settings", "parts")
 _PART = ("method", "models", "traps")
+_INDECISIVE = {
+    *(field.name for kind in (DeviceConfig, LogConfig) for field in dataclasses.fields(kind)),
+    *("data_dir", "preset", "demo"),
+} - {"compute_dtype"}
+"""Settings that leave a result as it is."""
+
 _TUPLES = ("bands", "training_regions", "rates", "loss", "loss_weights", "trackers")
 
 
@@ -79,7 +85,8 @@ def read_study(path: Path) -> Study:
 
 def config_of(cell: Cell, *, data_dir: Path | None, run_dir: Path | None) -> TrainConfig:
     """The training run that a cell is, or stands for."""
-    return _config({**cell.settings, "data_dir": data_dir, "run_dir": run_dir})
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in cell.settings.items()}
+    return TrainConfig.of(**settings, data_dir=data_dir, run_dir=run_dir)
 
 
 def _cells(name: str, part: dict[str, Any], common: dict[str, Any]) -> Iterator[Cell]:
@@ -110,6 +117,7 @@ def _cell(part: str, method: str, trap: str, settings: Mapping[str, Any]) -> Cel
     if method == "heads" and config.optimizer.augmentation == "fresh":
         raise InputError("method heads needs --augmentation views or none: features are kept")
     model, data, optimizer = config.model, config.data, config.optimizer
+    decisive = {k: v for k, v in config.settings().items() if k not in _INDECISIVE}
     return Cell(
         part=part,
         region=data.region,
@@ -122,7 +130,7 @@ def _cell(part: str, method: str, trap: str, settings: Mapping[str, Any]) -> Cel
         learning_rate=optimizer.learning_rate,
         method=method,
         trap=trap,
-        settings=dict(sorted(typed.items())),
+        settings=decisive,
     )
 
 

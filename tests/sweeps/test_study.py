@@ -64,8 +64,6 @@ def test_models_go_together_and_traps_one_at_a_time(tmp_path):
     assert [(c.family, c.decoder, c.trap) for c in cells] == [
         ("ssl4eo", "unet", ""),
         ("satlas", "unet", ""),
-        ("ssl4eo", "unet", "stray classes"),
-        ("satlas", "unet", "stray classes"),
         ("ssl4eo", "unet", "rice"),
         ("satlas", "unet", "rice"),
     ]
@@ -96,6 +94,16 @@ def test_heads_that_differ_by_seed_and_rate_are_one_piece_of_work(tmp_path):
     assert sizes == [4, 4]
     # a seed draws its own random backbone
     assert [len(g) for g in read(tmp_path, settings % "random").groups()] == [2, 2, 2, 2]
+
+
+def test_a_default_written_out_is_the_same_cell(tmp_path):
+    text = """
+    settings: {region: africa, backbone: satlas}
+    parts:
+      one: {budget: 10}
+      two: {budget: 10, setting: id, weight-decay: 0.01, device-cache: "off"}
+    """
+    assert [cell.part for cell in read(tmp_path, text).cells] == ["one"]
 
 
 def test_a_cell_of_two_parts_is_computed_once(tmp_path):
