@@ -22,6 +22,7 @@ from jaxcrop.config import PARTS, flag
 from jaxcrop.data.reading import find_records
 from jaxcrop.data.synthetic import write_region
 from jaxcrop.presets import parse_train_config
+from jaxcrop.sweeps.study import read_study
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -42,6 +43,7 @@ OTHERS = {
 
 SUBCOMMANDS = {
     "jaxcrop.data": ("fetch", "cut", "build", "card", "show", "split", "synthetic"),
+    "jaxcrop.sweep": ("status",),
     "weights_convert": ("list", "fetch", "convert", "verify", "export"),
 }
 
@@ -80,7 +82,8 @@ def test_every_command_knows_its_options(page, known):
         found = re.search(r"python3? -m ((?:jaxcrop|weights_convert)\S*)( [a-z]+\b)?", line)
         if not found:
             continue
-        name = found[1] + (found[2] or "") if found[1] in SUBCOMMANDS else found[1]
+        name = found[1] + (found[2] or "")
+        name = name if name in known else found[1]
         words = shlex.split(line[found.start() :].split(" && ")[0].rstrip('"'), comments=True)
         given = {word.partition("=")[0] for word in words if re.match("--[a-z]", word)}
         assert given <= known[name], line
@@ -103,7 +106,10 @@ def test_settings_in_yaml_are_settings(tmp_path):
         for number, code in enumerate(fences(page, "yaml")):
             path = tmp_path / f"{page.stem}-{number}.yaml"
             path.write_text(code)
-            parse_train_config(["--config", str(path)])
+            if "\nparts:" in code:
+                assert len(read_study(path).cells) == 44
+            else:
+                parse_train_config(["--config", str(path)])
     assert (tmp_path / "training-0.yaml").exists()
 
 
