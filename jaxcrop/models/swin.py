@@ -11,10 +11,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int8, Int64
 
 from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding
-from jaxcrop.models.primitives import add_bias, widened
+from jaxcrop.models.primitives import add_bias, product, widened
 from jaxcrop.models.remat import Blockwise
 from jaxcrop.models.sizes import check_size
-from jaxcrop.models.transformer import Mlp
+from jaxcrop.models.transformer import Mlp, attend
 
 WINDOW = 8
 """Side of an attention window; every other block shifts its windows by half of it."""
@@ -113,19 +113,22 @@ class WindowAttention(nnx.Module):
         heads = self.logit_scale.shape[0]
         # torchvision stores a bias of the keys and ignores it
         bias = self.qkv.bias[...] * np.repeat(np.array([1, 0, 1], np.float32), c)
-        qkv = add_bias(x @ self.qkv.kernel[...].astype(x.dtype), bias)
-        query, key, value = jnp.moveaxis(qkv.reshape(b, n, t, 3, heads, c // heads), (3, 4), (0, 3))
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        # the norms divide the products, not the vectors, which bfloat16 would round once more
-        logits = jnp.einsum("bnhqd,bnhkd->bnhqk", query, key, preferred_element_type=wide)
+        qkv = add_bias(product(x, self.qkv.kernel[...].astype(x.dtype)), bias)
+        # split: its gradient joins the three, where that of indexing would add them up
+        query, key, value = (
+            part.reshape(b, n, t, heads, c // heads).swapaxes(2, 3)
+            for part in jnp.split(qkv, 3, axis=-1)
+        )
         scale = jnp.exp(jnp.minimum(self.logit_scale[...], math.log(100)))
-        logits = logits * (scale * _inverse_norm(query)) * _inverse_norm(key).swapaxes(-1, -2)
-        logits = logits + self._position_bias(wide)
+        query = (widened(query) * (scale * _inverse_norm(query))).astype(x.dtype)
+        key = (widened(key) * _inverse_norm(key)).astype(x.dtype)
+        logits_bias = self._position_bias(jnp.promote_types(x.dtype, jnp.float32))
         if regions is not None:
-            regions = jnp.asarray(regions)[:, None]
-            logits = jnp.where(regions[..., None] == regions[..., None, :], logits, logits - 100)
-        x = jnp.einsum("bnhqk,bnhkd->bnqhd", jax.nn.softmax(logits).astype(x.dtype), value)
-        return self.proj(x.reshape(b, n, t, c))
+            regions = regions[:, None]
+            apart = np.where(regions[..., None] == regions[..., None, :], 0, -100)
+            logits_bias = logits_bias + jnp.asarray(apart, logits_bias.dtype)
+        x = attend(query, key, value, logits_bias)
+        return self.proj(x.swapaxes(2, 3).reshape(b, n, t, c))
 
     def _position_bias(self, dtype: jnp.dtype) -> Float[Array, "heads tokens tokens"]:
         table = jnp.asarray(relative_coords_table().reshape(-1, 2), dtype)

@@ -11,38 +11,49 @@ from jaxcrop.models.primitives import channel_sums, product, widened
 
 @jax.custom_vjp
 def attend(
-    query: Float[Array, "*b n d"], key: Float[Array, "*b n d"], value: Float[Array, "*b n d"]
-) -> Float[Array, "*b n d"]:
-    """Scaled dot-product attention; products and softmax in float32 at least.
+    query: Float[Array, "b *n t d"],
+    key: Float[Array, "b *n t d"],
+    value: Float[Array, "b *n t d"],
+    bias: Float[Array, "*n t t"] | None = None,
+) -> Float[Array, "b *n t d"]:
+    """Attention by the products of queries and keys, to which `bias` is added, as a softmax.
 
-    The exponentials are divided by their sums behind the product with the values, which has fewer
-    numbers; the gradient needs neither the quotients nor the scores (Dao et al. 2022, arXiv
-    2205.14135, appendix B).
+    Products and softmax are in float32 at least. The exponentials are divided by their sums behind
+    the product with the values, which has fewer numbers; the gradient needs neither the quotients
+    nor the scores (Dao et al. 2022, arXiv 2205.14135, appendix B).
     """
-    return _attend_forward(query, key, value)[0]
+    return _attend_forward(query, key, value, bias)[0]
 
 
-def _attend_forward(query, key, value):
-    scores = _wide_product("...qd,...kd->...qk", query, key) * query.shape[-1] ** -0.5
+def _attend_forward(query, key, value, bias):
+    scores = _wide_product("...qd,...kd->...qk", query, key)
+    scores = scores if bias is None else scores + bias
     powers = jnp.exp(scores - row_maxima(scores))
     total = powers.sum(axis=-1, keepdims=True)
     powers = jax.lax.optimization_barrier(powers.astype(value.dtype))
     out = (_wide_product("...qk,...kd->...qd", powers, value) / total).astype(value.dtype)
-    return out, (query, key, value, powers, total, out)
+    return out, (query, key, value, bias, powers, total, out)
 
 
 def _attend_backward(kept, slope):
-    query, key, value, powers, total, out = kept
+    query, key, value, bias, powers, total, out = kept
     slope = jax.lax.optimization_barrier(slope)
     scaled = (widened(slope) / total).astype(slope.dtype)
     of_value = jnp.einsum("...qk,...qd->...kd", powers, scaled)
     along = (widened(scaled) * widened(out)).sum(axis=-1, keepdims=True)
     of_scores = widened(powers) * (_wide_product("...qd,...kd->...qk", scaled, value) - along)
-    of_scores = (of_scores * query.shape[-1] ** -0.5).astype(query.dtype)
-    of_scores = jax.lax.optimization_barrier(of_scores)
+    of_scores = jax.lax.optimization_barrier(of_scores.astype(query.dtype))
     of_query = jnp.einsum("...qk,...kd->...qd", of_scores, key)
     of_key = jnp.einsum("...qk,...qd->...kd", of_scores, query)
-    return of_query, of_key, of_value
+    of_bias = None if bias is None else _summed(widened(of_scores), bias)
+    return of_query, of_key, of_value, of_bias
+
+
+def _summed(x: Array, like: Array) -> Array:
+    """The sum of `x` over the axes along which `like` is broadcast to it."""
+    leading = x.ndim - like.ndim
+    axes = (*range(leading), *(leading + k for k, size in enumerate(like.shape) if size == 1))
+    return x.sum(axis=axes, keepdims=True).reshape(like.shape).astype(like.dtype)
 
 
 attend.defvjp(_attend_forward, _attend_backward)

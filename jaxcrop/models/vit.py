@@ -34,7 +34,8 @@ class Attention(nnx.Module):
         # split: its gradient joins the three, where that of indexing would add them up
         parts = jnp.split(self.qkv(x), 3, axis=-1)
         parts = (part.reshape(b, n, self.heads, c // self.heads).swapaxes(1, 2) for part in parts)
-        x = attend(*parts)
+        query, key, value = parts
+        x = attend(query * (c // self.heads) ** -0.5, key, value)
         return self.proj(x.swapaxes(1, 2).reshape(b, n, c))
 
 
