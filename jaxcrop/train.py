@@ -70,7 +70,11 @@ def _score(run: "Run") -> None:
 def _train(config: TrainConfig, then: "Callable[[Run], T]") -> "T":
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
     from jaxcrop.training.loop import train  # noqa: PLC0415
-    from jaxcrop.training.mesh import is_first_process, together  # noqa: PLC0415
+    from jaxcrop.training.mesh import (  # noqa: PLC0415
+        ending_for_all,
+        is_first_process,
+        together,
+    )
     from jaxcrop.training.runs import create_model, held, start_run  # noqa: PLC0415
 
     with ExitStack() as stack:
@@ -79,6 +83,7 @@ def _train(config: TrainConfig, then: "Callable[[Run], T]") -> "T":
             if is_first_process():
                 stack.enter_context(held(config.log.run_dir))
             run = start_run(config, records, beginning.backbone, beginning.band_input)
+        stack.enter_context(ending_for_all())
         model = create_model(run)
         beginning.fill(model)
         random = config.model.weights == "random"

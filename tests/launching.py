@@ -1,5 +1,6 @@
 """Training commands as processes of their own, which begin quickly enough to be killed often."""
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -50,7 +51,10 @@ def _call(target: Callable, arguments: Sequence, output: str) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     assert len(os.listdir(f"/proc/{os.getppid()}/task")) == 1
-    target(*arguments)
+    try:
+        target(*arguments)
+    finally:
+        atexit._run_exitfuncs()  # as an interpreter does that is not forked: JAX waits for others
 
 
 def train(arguments: Sequence[str], *, output: Path, devices: int = 1) -> BaseProcess:

@@ -28,7 +28,7 @@ def _free_port() -> int:
 def _train_watched(arguments: list[str], devices: int, run: str, full: bool) -> None:
     """Train, and tell which files of the run folder Python opens to write, makes or moves.
 
-    If `full`, the disk is, as soon as a step is logged.
+    If `full`, the disk is, by the time that the logs are opened.
     """
     from jaxcrop.train import main
 
@@ -42,7 +42,7 @@ def _train_watched(arguments: list[str], devices: int, run: str, full: bool) -> 
     sys.addaudithook(tell)
     if full:
         error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        mock.patch.object(EventsWriter, "flush", side_effect=error).start()
+        mock.patch.object(EventsWriter, "write_event", side_effect=error).start()
     jax.config.update("jax_num_cpu_devices", devices)
     main(arguments)
 
@@ -85,7 +85,7 @@ def arguments(synthetic_region):
     return [
         *SMALL,
         *("--data-dir", str(synthetic_region), "--batch-size", "8"),
-        *("--steps", "6", "--eval-every", "3"),
+        *("--steps", "4", "--eval-every", "2"),
     ]
 
 
@@ -104,7 +104,7 @@ def _assert_close(one: Path, other: Path) -> None:
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-5, err_msg=str(name))
-    assert steps(one) == steps(other)
+    assert steps(one)[-1] == steps(other)[-1]
     expected, got = arrays(one), arrays(other)
     assert expected.keys() == got.keys()
     for name, value in expected.items():
@@ -120,21 +120,36 @@ def test_eight_devices_equal_one(arguments, alone, tmp_path):
     _assert_close(alone, run)
 
 
-def test_two_processes_that_are_stopped_and_go_on_equal_one(arguments, alone, tmp_path):
-    """An error of one of them ends both at once; a SIGTERM stops both after the same step."""
-    run = tmp_path / "run"
-    pair = _Pair(arguments, run, tmp_path, full=True)
-    codes = pair.ended(100)
-    assert (codes[0], codes[1] != 0) == (2, True), pair.printed(0) + pair.printed(1)
-    assert f"error: {run} cannot be written (No space left on device)" in pair.printed(0)[-1]
-    assert steps(run) == []
+def test_batches_that_do_not_divide_over_the_devices(arguments, tmp_path):
+    """As in the paper's protocol, where they differ in size and the validation loss is theirs."""
+    more = ["--batch-size", "3", "--sampling", "replacement", "--validation-loss", "batches"]
+    runs = [tmp_path / "1", tmp_path / "2"]
+    for devices, run in zip((1, 2), runs, strict=True):
+        output = tmp_path / f"output-{devices}"
+        process = train([*arguments, *more, "--run-dir", str(run)], devices=devices, output=output)
+        assert ended(process) == 0, output.read_text()
+    _assert_close(*runs)
 
+
+def test_two_processes_equal_one(arguments, alone, tmp_path):
+    run = tmp_path / "run"
     pair = _Pair(arguments, run, tmp_path)
-    wait_until(lambda: any("step 1/6" in line for line in pair.printed(0)), pair.processes[0])
+    assert pair.ended() == [0, 0], pair.printed(0) + pair.printed(1)
+    _assert_close(alone, run)
+
+
+def test_two_processes_with_spread_parameters_that_are_stopped(arguments, alone, tmp_path):
+    """A SIGTERM to one of them stops both after the same step; they go on from there.
+
+    The first alone tells of it, and writes the run folder but for its arrays.
+    """
+    run, arguments = tmp_path / "run", [*arguments, "--shard-parameters"]
+    pair = _Pair(arguments, run, tmp_path)
+    wait_until(lambda: any("step 1/4" in line for line in pair.printed(0)), pair.processes[0])
     pair.processes[1].terminate()
     assert pair.ended() == [75, 75], pair.printed(0) + pair.printed(1)
     (stopped_at,) = steps(run)[-1:]
-    assert stopped_at < 6
+    assert stopped_at < 4
 
     pair = _Pair(arguments, run, tmp_path)
     assert pair.ended() == [0, 0], pair.printed(0) + pair.printed(1)
@@ -145,11 +160,12 @@ def test_two_processes_that_are_stopped_and_go_on_equal_one(arguments, alone, tm
     _assert_close(alone, run)
 
 
-def test_two_processes_with_spread_parameters_equal_one(arguments, alone, tmp_path):
+def test_where_one_fails_the_other_ends_too(arguments, tmp_path):
     run = tmp_path / "run"
-    pair = _Pair([*arguments, "--shard-parameters"], run, tmp_path)
-    assert pair.ended() == [0, 0], pair.printed(0) + pair.printed(1)
-    _assert_close(alone, run)
+    pair = _Pair(arguments, run, tmp_path, full=True)
+    codes = pair.ended(100)
+    assert (codes[0], codes[1] != 0) == (2, True), pair.printed(0) + pair.printed(1)
+    assert f"error: {run} cannot be written (No space left on device)" in pair.printed(0)[-1]
 
 
 def test_where_one_is_refused_the_other_stops_too(arguments, alone, tmp_path):
