@@ -107,7 +107,7 @@ def logged(run: Path) -> dict[tuple[int, str], float]:
 def tensorboard(run: Path) -> dict[tuple[int, str], float]:
     """The same as TensorBoard shows it: of a step that was taken back, what came later.
 
-    Its numbers have 32 bits.
+    Its numbers have 32 bits. A file ends before a record that was cut off.
     """
     values: dict[tuple[int, str], float] = {}
     for path in sorted(
@@ -116,6 +116,8 @@ def tensorboard(run: Path) -> dict[tuple[int, str], float]:
         data, at = path.read_bytes(), 0
         while at < len(data):
             length = int.from_bytes(data[at : at + 8], "little")
+            if at + 16 + length > len(data):
+                break
             event = Event.FromString(data[at + 12 : at + 12 + length])
             at += 16 + length
             if event.session_log.status == SessionLog.START:

@@ -122,12 +122,13 @@ class WindowAttention(nnx.Module):
         scale = jnp.exp(jnp.minimum(self.logit_scale[...], math.log(100)))
         query = (widened(query) * (scale * _inverse_norm(query))).astype(x.dtype)
         key = (widened(key) * _inverse_norm(key)).astype(x.dtype)
-        logits_bias = self._position_bias(jnp.promote_types(x.dtype, jnp.float32))
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        mask = None
         if regions is not None:
             regions = regions[:, None]
-            apart = np.where(regions[..., None] == regions[..., None, :], 0, -100)
-            logits_bias = logits_bias + jnp.asarray(apart, logits_bias.dtype)
-        x = attend(query, key, value, logits_bias)
+            mask = np.where(regions[..., None] == regions[..., None, :], 0, -100)
+            mask = jnp.asarray(mask, wide)
+        x = attend(query, key, value, self._position_bias(wide), mask)
         return self.proj(x.swapaxes(2, 3).reshape(b, n, t, c))
 
     def _position_bias(self, dtype: jnp.dtype) -> Float[Array, "heads tokens tokens"]:

@@ -15,19 +15,23 @@ def attend(
     key: Float[Array, "b *n t d"],
     value: Float[Array, "b *n t d"],
     bias: Float[Array, "*n t t"] | None = None,
+    mask: Float[Array, "*n t t"] | None = None,
 ) -> Float[Array, "b *n t d"]:
-    """Attention by the products of queries and keys, to which `bias` is added, as a softmax.
+    """Attention by the softmax of the products of queries and keys.
+
+    `bias`, which learns, and `mask`, which does not, are added to the products first.
 
     Products and softmax are in float32 at least. The exponentials are divided by their sums behind
     the product with the values, which has fewer numbers; the gradient needs neither the quotients
     nor the scores (Dao et al. 2022, arXiv 2205.14135, appendix B).
     """
-    return _attend_forward(query, key, value, bias)[0]
+    return _attend_forward(query, key, value, bias, mask)[0]
 
 
-def _attend_forward(query, key, value, bias):
+def _attend_forward(query, key, value, bias, mask):
     scores = _wide_product("...qd,...kd->...qk", query, key)
-    scores = scores if bias is None else scores + bias
+    for added in (bias, mask):
+        scores = scores if added is None else scores + added
     powers = jnp.exp(scores - row_maxima(scores))
     total = powers.sum(axis=-1, keepdims=True)
     powers = jax.lax.optimization_barrier(powers.astype(value.dtype))
@@ -46,14 +50,15 @@ def _attend_backward(kept, slope):
     of_query = jnp.einsum("...qk,...kd->...qd", of_scores, key)
     of_key = jnp.einsum("...qk,...qd->...kd", of_scores, query)
     of_bias = None if bias is None else _summed(widened(of_scores), bias)
-    return of_query, of_key, of_value, of_bias
+    return of_query, of_key, of_value, of_bias, None
 
 
 def _summed(x: Array, like: Array) -> Array:
     """The sum of `x` over the axes along which `like` is broadcast to it."""
     leading = x.ndim - like.ndim
     axes = (*range(leading), *(leading + k for k, size in enumerate(like.shape) if size == 1))
-    return x.sum(axis=axes, keepdims=True).reshape(like.shape).astype(like.dtype)
+    total = x.sum(axis=axes, keepdims=True).reshape(like.shape).astype(like.dtype)
+    return jax.lax.optimization_barrier(total)
 
 
 attend.defvjp(_attend_forward, _attend_backward)

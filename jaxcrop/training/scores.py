@@ -35,6 +35,27 @@ _AVERAGES = {
 }
 
 
+def evaluate_run(
+    run: Run, split: str, checkpoint: Which, batch_size: int, *, pictures: int = 0
+) -> Evaluation:
+    """Evaluate a checkpoint of `run` on the chips of `split`, about `batch_size` at a time.
+
+    The predictions of the first `pictures` chips are kept.
+    """
+    mesh = data_mesh()
+    chips = run.experiment().chips(split, run.band_input)
+    network, values = run.values(checkpoint)
+    dtype = run.config.device.compute_dtype
+    return evaluate_chips(
+        make_eval_step(network, run.band_input, dtype, run.predicted, mesh),
+        put_everywhere(values, mesh),
+        chips,
+        evaluation_batch_size(batch_size, len(chips), mesh),
+        mesh,
+        pictures=pictures,
+    )
+
+
 def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[str, dict]:
     """Score a checkpoint of `run` on `split` beside the baselines: print a table, write the files.
 
@@ -43,19 +64,9 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
     bootstrap follows without running the model again. Returns the metrics of the model and of each
     baseline. Raises InputError where the folder cannot be written.
     """
-    mesh = data_mesh()
+    evaluation = evaluate_run(run, split, checkpoint, batch_size)
     experiment = run.experiment()
     chips = experiment.chips(split, run.band_input)
-    network, values = run.values(checkpoint)
-    evaluation = evaluate_chips(
-        make_eval_step(
-            network, run.band_input, run.config.device.compute_dtype, run.predicted, mesh
-        ),
-        put_everywhere(values, mesh),
-        chips,
-        evaluation_batch_size(batch_size, len(chips), mesh),
-        mesh,
-    )
     references = baselines(experiment.chips("train", run.band_input), chips)
     scores = {"model": evaluation.metrics}
     scores |= {name: metrics(confusion) for name, confusion in references.items()}
