@@ -76,7 +76,8 @@ def grouped(results: Sequence[CellResult]) -> tuple[list[Model], list[Group]]:
     """The models of a study, and its results by region, model, scenario and trap.
 
     A model is a family and whatever else the study varies at one region, scenario and seed, such as
-    weights or decoder; its name says these. What only goes with the scenario, such as a number of
+    weights or decoder; its name says these, after the title that the study file gives it or else its
+    family. What only goes with the scenario, such as a number of
     steps, makes no other model. One model of each family and weights is its `representative`: the
     one with the most cells, then the one whose learning rate is nearest to AdamW's usual 1e-3. A
     cell with a trap belongs to the model most like it.
@@ -132,8 +133,9 @@ def scenario_title(scenario: Scenario) -> str:
 def _attributes(cell: Cell) -> dict[str, str]:
     """What may tell models of one family from each other, in words."""
     weights = str(cell.settings.get("weights", "published"))
+    words = "weights of a run" if "/" in weights else f"{weights} weights"
     return {
-        "weights": "weights of a run" if "/" in weights else f"{weights} weights",
+        "weights": cell.model or words,
         "architecture": ARCHITECTURE_TITLES.get(cell.architecture, cell.architecture),
         "decoder": DECODER_TITLES.get(cell.decoder, cell.decoder),
         "method": cell.method,
@@ -165,7 +167,7 @@ def _word(attributes: dict[str, str], name: str) -> str:
 
 def _identity(cell: Cell, telling: tuple[str, ...]) -> tuple[str, ...]:
     attributes = _attributes(cell)
-    return (cell.family, *(_word(attributes, name) for name in telling))
+    return (cell.family, cell.model, *(_word(attributes, name) for name in telling))
 
 
 def _differences(identity: tuple[str, ...], other: tuple[str, ...]) -> tuple[bool, int]:
@@ -173,18 +175,18 @@ def _differences(identity: tuple[str, ...], other: tuple[str, ...]) -> tuple[boo
 
 
 def _names(identities: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """A name for each model: the family, and in words what varies within the family."""
+    """A name for each model: its title or family, and in words what varies beside."""
     identities = list(identities)
-    words: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for family, *rest in identities:
+    words: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for family, title, *rest in identities:
         for place, word in enumerate(rest):
-            words[family, place].add(word)
+            words[family, title, place].add(word)
     return {
-        (family, *rest): " · ".join(
-            [FAMILY_TITLES.get(family, family)]
-            + [word for place, word in enumerate(rest) if len(words[family, place]) > 1]
+        (family, title, *rest): " · ".join(
+            [title or FAMILY_TITLES.get(family, family)]
+            + [word for place, word in enumerate(rest) if len(words[family, title, place]) > 1]
         )
-        for family, *rest in identities
+        for family, title, *rest in identities
     }
 
 

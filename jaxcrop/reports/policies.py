@@ -92,7 +92,7 @@ def _of_regions(study: Study, claim: Claim, model: Model) -> Iterator[tuple[Effe
                 value[metric], draws[metric] = found
         if value:
             score = {metric: interval(value[metric], draws[metric]) for metric in SCORES}
-            paper = _paper(region, claim) if model.family == "ssl4eo" else {}
+            paper = _paper(region, claim) if model.like_the_paper else {}
             yield Effect(claim, region, model.name, score, paper), draws
 
 

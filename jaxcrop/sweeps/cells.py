@@ -24,8 +24,8 @@ class Cell:
     `part` is the part of the study file that asks for it, `method` what computes it: "train" for a
     training run, "heads" for decoders on shared features of a frozen backbone. `budget` is None
     where all of the region's chips are used, and 0 where none is (setting "ood"). `trap` names the
-    trap of datasets_spec section 0 that an ablation opens, or is empty. `settings` are all that may
-    change the result.
+    trap of datasets_spec section 0 that an ablation opens, or is empty. `model` is what the study
+    file calls the model, or empty. `settings` are all that may change the result.
     """
 
     part: str
@@ -39,12 +39,13 @@ class Cell:
     learning_rate: float
     method: str = "train"
     trap: str = ""
+    model: str = ""
     settings: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def key(self) -> str:
         """A hash of what decides the result: cells of one key are one piece of work."""
-        decisive = {k: v for k, v in asdict(self).items() if k not in ("part", "trap")}
+        decisive = {k: v for k, v in asdict(self).items() if k not in ("part", "trap", "model")}
         text = json.dumps(decisive, sort_keys=True, default=str)
         return sha256(text.encode()).hexdigest()[:16]
 

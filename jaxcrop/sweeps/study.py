@@ -57,7 +57,7 @@ def read_study(path: Path) -> Study:
     It has a `title`, `settings` of every cell, and `parts` by name. A part holds settings of
     `python -m jaxcrop.train`; one with a list stands for each of its values, and the part for every
     combination. Besides, a part may have `models`, a list of settings that go together (backbone,
-    architecture, weights, ...); `traps`, which names settings that are tried one at a time, beside
+    architecture, weights, ...), with a `title` if they please; `traps`, which names settings that are tried one at a time, beside
     none; and `method`. Raises InputError, naming file and part, for what cannot be read.
     """
     import yaml  # noqa: PLC0415 -- --help does without
@@ -98,15 +98,15 @@ def _cells(name: str, part: dict[str, Any], common: dict[str, Any]) -> Iterator[
     varied = {k: v for k, v in settings.items() if isinstance(v, list) and k not in _TUPLES}
     fixed = {k: v for k, v in settings.items() if k not in varied}
     for trap, changes in {"": {}, **traps}.items():
-        for model in models:
+        for model in map(_mapping, models):
+            title = str(model.pop("title", ""))
             for values in itertools.product(*varied.values()):
                 chosen = dict(zip(varied, values, strict=True))
-                yield _cell(
-                    name, method, trap, fixed | chosen | _mapping(model) | _mapping(changes)
-                )
+                given = fixed | chosen | model | _mapping(changes)
+                yield _cell(name, method, trap, title, given)
 
 
-def _cell(part: str, method: str, trap: str, settings: Mapping[str, Any]) -> Cell:
+def _cell(part: str, method: str, trap: str, title: str, settings: Mapping[str, Any]) -> Cell:
     typed = {name: _typed(name, _frozen(value)) for name, value in settings.items()}
     config = _config(typed)
     if method == "heads" and (config.tuning.tune, config.tuning.frozen_batchnorm) != (
@@ -130,6 +130,7 @@ def _cell(part: str, method: str, trap: str, settings: Mapping[str, Any]) -> Cel
         learning_rate=optimizer.learning_rate,
         method=method,
         trap=trap,
+        model=title,
         settings=decisive,
     )
 

@@ -84,6 +84,27 @@ def test_weights_of_runs_are_one_kind_whatever_their_folders():
     }
 
 
+def test_a_title_of_the_study_file_names_the_model():
+    cells = made_up_cells(("africa", "asia"), ("satlas", "imagenet"), (("id", 10),), seeds=1)
+    cells = [c for c in cells if (c.region, c.family) != ("asia", "imagenet")]
+    own = [
+        replace(changed(c, weights=f"runs/{c.region}"), model="Ours")
+        for c in cells
+        if c.family == "satlas"
+    ]
+    models, groups = grouped(results(cells + own))
+    assert {(m.name, m.family) for m in models} == {
+        ("SatlasPretrain", "satlas"),
+        ("ImageNet", "imagenet"),
+        ("Ours", "satlas"),
+    }
+    assert all(model.representative for model in models)
+    assert {(g.region, g.model) for g in groups if g.model == "Ours"} == {
+        ("africa", "Ours"),
+        ("asia", "Ours"),
+    }
+
+
 def test_a_trap_belongs_to_the_model_most_like_it():
     cells = one_region(families=("ssl4eo", "satlas"))
     small = [changed(cell, architecture="resnet18") for cell in cells]

@@ -22,7 +22,7 @@ parts:
     setting: ood
     models:
       - {backbone: ssl4eo}
-      - {backbone: satlas, decoder: unet}
+      - {backbone: satlas, decoder: unet, title: Satlas below a U-Net}
     traps:
       stray classes: {predict: all}
       rice: {variant: paper}
@@ -68,6 +68,14 @@ def test_models_go_together_and_traps_one_at_a_time(tmp_path):
         ("satlas", "unet", "rice"),
     ]
     assert {cell.budget for cell in cells} == {0}
+    assert [cell.model for cell in cells] == ["", "Satlas below a U-Net"] * 2
+
+
+def test_a_title_leaves_a_cell_the_same(tmp_path):
+    """As an order of its parts does: what is computed keeps its place in the folder."""
+    titled = read(tmp_path, PAPER).cells
+    untitled = read(tmp_path, PAPER.replace(", title: Satlas below a U-Net", "")).cells
+    assert [cell.key for cell in titled] == [cell.key for cell in untitled]
 
 
 def test_the_first_seed_of_everything_comes_first_and_small_budgets_before_large(tmp_path):
