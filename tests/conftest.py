@@ -10,13 +10,14 @@ os.environ.update(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="2")
 # Programs compiled by one test need not be compiled again by the next.
 os.environ.update(
     JAX_COMPILATION_CACHE_DIR=str(Path(__file__).parents[1] / ".pytest_cache" / "xla"),
-    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="2",
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.2",
 )
 
 
 _LONG = (
-    "test_oracle.py", "test_train.py", "test_loop.py", "test_packaging.py", "test_export.py",
-    "test_real_data.py", "test_segmenter.py", "test_tutorial.py", "test_api.py",
+    "test_faults.py", "test_oracle.py", "test_distributed.py", "test_sweep.py", "test_options.py",
+    "test_packaging.py", "test_loop.py", "test_tutorial.py", "test_heads.py", "test_api.py",
+    "test_train.py", "test_export.py", "test_real_data.py", "test_segmenter.py",
 )  # fmt: skip
 
 

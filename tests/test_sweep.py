@@ -13,7 +13,7 @@ from launching import ended, launch
 from jaxcrop import sweep
 from jaxcrop.sweeps.cells import read_results
 
-KILLS = int(os.environ.get("JAXCROP_FAULTS", "4"))
+KILLS = int(os.environ.get("JAXCROP_FAULTS", "2"))
 SEEDS = max(1, KILLS // 4)
 """Enough work for so many kills."""
 

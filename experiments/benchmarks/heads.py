@@ -8,8 +8,8 @@ same cells: a U-Net over the same frozen ResNet-50 (random weights of timm, conv
 `weights_convert`), trained by AdamW for so many epochs in batches of 8 chips without augmentation,
 validated after each on a tenth of the cell's chips, and scored on the same test chips.
 
-Ours is `python -m jaxcrop.sweep` as a user runs it, from its start to its end: a process that reads,
-compiles, computes the features, trains every cell and writes the results.
+Ours is `python -m jaxcrop.sweep` as a user runs it, from its start to its end: a process that
+reads, compiles, computes the features, trains every cell and writes the results.
 
 PyTorch does one cell after another, as torchgeo's `SemanticSegmentationTask` with a frozen backbone
 would: `smp.Unet` with channels last, eager or compiled, whichever is faster. The smallest cell is
@@ -26,6 +26,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,8 +126,8 @@ class Peer:
         self.fastest = {}
         self._wrap = lambda model: model
         for name, wrap in (("eager", self._wrap), ("compiled", torch.compile)):
-            step = self._step(wrap(unet()))
-            self.fastest[name] = statistics.median([timed(lambda: step(0))[0] for _ in range(5)])
+            step = partial(self._step(wrap(unet())), 0)
+            self.fastest[name] = statistics.median([timed(step)[0] for _ in range(5)])
         if self.fastest["compiled"] < self.fastest["eager"]:
             self._wrap = torch.compile
 

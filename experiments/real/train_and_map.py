@@ -119,10 +119,11 @@ def _write_chip(source: Path, name: str, image, label, *, crs, transform: Affine
             file.write(pixels)
 
 
-DATASETS: dict[str, tuple[type[CropChips], Callable[[Path, Path], None]]] = {
-    "up_india": (UpIndia, write_up_india),
-    "pastis": (Pastis, write_pastis),
+DATASETS: dict[str, tuple[type[CropChips], Callable[[Path, Path], None], str]] = {
+    "up_india": (UpIndia, write_up_india, "india"),
+    "pastis": (Pastis, write_pastis, "europe"),
 }
+"""The builder of each dataset, what writes its source files, and the region it lies in."""
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,14 @@ def main(arguments: Arguments) -> None:
     """Build, train, score, and map where there is a scene."""
     if not arguments.given.is_dir():
         raise InputError(f"{arguments.given} is no folder: give that of {arguments.dataset}")
-    builder, write = DATASETS[arguments.dataset]
+    builder, write, region = DATASETS[arguments.dataset]
     if find_records(arguments.out / "records", builder.name) is None:
         write(arguments.given, arguments.out / "source")
         build_records(builder, arguments.out / "source", arguments.out / "records")
     records = find_records(arguments.out / "records", builder.name)
     config = TrainConfig.of(
         backbone="ssl4eo",
-        region=arguments.dataset,
+        region=region,
         architecture=arguments.architecture,
         weights="random",
         bands=builder.BANDS,
@@ -163,9 +164,7 @@ def main(arguments: Arguments) -> None:
         eval_every=25,
     )
     bands = band_input("ssl4eo", builder.BANDS)
-    run = start_run(
-        config, {builder.name: records}, {"family": "ssl4eo", "source": "random"}, bands
-    )
+    run = start_run(config, {region: records}, {"family": "ssl4eo", "source": "random"}, bands)
     train(run, create_model(run))
     score_run(run, split="test", checkpoint="best", batch_size=4)
     # What was removed from the chips is to be removed from the scene.

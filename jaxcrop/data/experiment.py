@@ -93,10 +93,9 @@ def plan(
     `records` are those of each region that takes part. Each is split as it was `built`, anew at
     `random` or into `blocked` groups of neighbours, or as the lists in the folder `by` say: for
     every `seed` alike, so that all are tested on the same chips. `budget` labelled chips of the
-    target, 10 % of which validate, are drawn by the seed, and are part of its larger budgets, or are
+    target, 10 % of which validate, are drawn by the seed, as part of its larger budgets, or
     `listed` by the paper; None is all of its training chips. Of the other regions the training
-    chips train, or all, or a `balanced` part of them. Raises
-    InputError where this cannot be had.
+    chips train, or all, or a `balanced` part of them. Raises InputError where this cannot be had.
     """
     indices = {region: index_of(of_region) for region, of_region in records.items()}
     partitions = {region: splits.divided(index, by) for region, index in indices.items()}

@@ -84,13 +84,14 @@ def _file(path: Path) -> FileIO:
 
 def _read(path: Path, start: int, size: int) -> UInt8[np.ndarray, " size"]:
     """`size` bytes of a file from `start` on, block headers left out."""
+    file = _file(path)  # held: what other threads do to the cache must not close it
     content = np.empty(size, np.uint8)
     buffers = list(_segments(start, memoryview(content)))
     at = start + _BLOCK_HEADER * (start % _BLOCK == 0)
     for first in range(0, len(buffers), _BUFFERS):
         group = buffers[first : first + _BUFFERS]
         wanted = sum(map(len, group))
-        if os.preadv(_file(path).fileno(), group, at) != wanted:
+        if os.preadv(file.fileno(), group, at) != wanted:
             raise _damaged(path)
         at += wanted
     return content

@@ -76,11 +76,11 @@ def grouped(results: Sequence[CellResult]) -> tuple[list[Model], list[Group]]:
     """The models of a study, and its results by region, model, scenario and trap.
 
     A model is a family and whatever else the study varies at one region, scenario and seed, such as
-    weights or decoder; its name says these, after the title that the study file gives it or else its
-    family. What only goes with the scenario, such as a number of
-    steps, makes no other model. One model of each family and weights is its `representative`: the
-    one with the most cells, then the one whose learning rate is nearest to AdamW's usual 1e-3. A
-    cell with a trap belongs to the model most like it.
+    weights or decoder; its name says these, after its family or the title that the study file gives
+    it. What only goes with the scenario, such as a number of steps, makes no other model. One model
+    of each family and weights is its `representative`: the one with the most cells, then the one
+    whose learning rate is nearest to AdamW's usual 1e-3. A cell with a trap belongs to the model
+    most like it.
     """
     plain = [result for result in results if not result.cell.trap] or list(results)
     telling = _telling([result.cell for result in plain])

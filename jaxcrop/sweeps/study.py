@@ -57,8 +57,9 @@ def read_study(path: Path) -> Study:
     It has a `title`, `settings` of every cell, and `parts` by name. A part holds settings of
     `python -m jaxcrop.train`; one with a list stands for each of its values, and the part for every
     combination. Besides, a part may have `models`, a list of settings that go together (backbone,
-    architecture, weights, ...), with a `title` if they please; `traps`, which names settings that are tried one at a time, beside
-    none; and `method`. Raises InputError, naming file and part, for what cannot be read.
+    architecture, weights, ...), each perhaps with a `title`; `traps`, which names settings that are
+    tried one at a time, beside none; and `method`. Raises InputError, naming file and part, for
+    what cannot be read.
     """
     import yaml  # noqa: PLC0415 -- --help does without
 

@@ -54,7 +54,7 @@ def evaluate_chips(
 
     Keeps the predictions of the first `pictures` chips, as far as this process computes them.
     """
-    rows = local_rows(mesh, batch_size)
+    rows = local_rows(mesh)(batch_size)
 
     def results() -> Iterator[tuple[tuple[str, ...], EvalResult, UInt8]]:
         for ids, batch in evaluation_batches(chips, batch_size):

@@ -1,7 +1,6 @@
 """How training chips reach the steps: streamed by the host, or cached on the device."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import groupby
 
 import jax
@@ -34,9 +33,7 @@ def streamed(
     workers: int,
 ) -> Advance:
     """One program run for each step, its batch read ahead by the host."""
-    batches = training_batches(
-        chips, sampling, steps, rows=partial(local_rows, mesh), workers=workers
-    )
+    batches = training_batches(chips, sampling, steps, rows=local_rows(mesh), workers=workers)
 
     def advance(state: TrainState, steps: range):
         for step in steps:

@@ -3,8 +3,9 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
@@ -142,12 +143,19 @@ def evaluation_batch_size(wanted: int, chips: int, mesh: Mesh) -> int:
     return -(-min(wanted, chips) // mesh.size) * mesh.size
 
 
-def local_rows(mesh: Mesh, chips: int) -> slice:
-    """The chips of a batch of so many that this process puts on its devices."""
-    if chips % mesh.size:
+def local_rows(mesh: Mesh) -> Callable[[int], slice]:
+    """Says, of a batch of so many chips, which ones this process puts on its devices.
+
+    It can be sent to the processes that read, which must not touch a device.
+    """
+    return partial(_rows, mesh.size, jax.process_count(), jax.process_index())
+
+
+def _rows(devices: int, processes: int, process: int, chips: int) -> slice:
+    if chips % devices:
         return slice(None)
-    size = chips // jax.process_count()
-    return slice(size * jax.process_index(), size * (jax.process_index() + 1))
+    size = chips // processes
+    return slice(size * process, size * (process + 1))
 
 
 def put_batch(batch: Batch, mesh: Mesh, chips: int) -> Batch:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import jax.numpy as jnp
 
@@ -80,9 +79,7 @@ class Validator:
         count = min(self._run.config.optimizer.batchnorm_batches, len(self._chips) // size)
         if not count or not statistics:
             return statistics
-        batches = training_batches(
-            self._chips, self._order, range(count), rows=partial(local_rows, mesh)
-        )
+        batches = training_batches(self._chips, self._order, range(count), rows=local_rows(mesh))
         for k, batch in enumerate(batches):
             on_devices = put_batch(batch, mesh, size)
             statistics = self._statistics(values | statistics, on_devices, jnp.asarray(k))

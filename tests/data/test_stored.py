@@ -1,6 +1,9 @@
 """Bytes of records beside those that the library of the format reads."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from io import FileIO
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,6 +51,20 @@ def test_a_part_of_a_split_is_what_tfds_says(synthetic_records, part):
     builder = tfds.builder_from_directory(synthetic_records.folder)
     expected = [record["chip_id"] for record in builder.as_data_source(part)]
     assert [record["chip_id"] for record in synthetic_records.raw(part)] == expected
+
+
+def test_threads_read_more_files_than_are_kept_open(tmp_path, monkeypatch):
+    """Whatever one thread opens or lets go, another's file stays open while it reads."""
+    monkeypatch.setattr("jaxcrop.data.stored._file", lru_cache(1)(FileIO))
+    files = [write(tmp_path / str(k), sizes=[100_000 + k]) for k in range(4)]
+    records = [stored(path, 1) for path in files]
+    expected = [record[0].tobytes() for record in records]
+
+    def read(number: int) -> bool:
+        return records[number % 4][0].tobytes() == expected[number % 4]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(20_000)))
 
 
 def test_damaged_and_strange_files_are_refused(tmp_path):

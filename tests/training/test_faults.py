@@ -1,7 +1,7 @@
 """Training commands that are killed, stopped, starved of disk, damaged and disturbed.
 
 Whatever happens, the same command goes on, and what it leaves is to the bit what an undisturbed run
-leaves. JAXCROP_FAULTS=N kills N times instead of 20.
+leaves. JAXCROP_FAULTS=N kills N times instead of 6.
 """
 
 import os
@@ -23,7 +23,7 @@ from launching import (
     wait_until,
 )
 
-KILLS = int(os.environ.get("JAXCROP_FAULTS", "20"))
+KILLS = int(os.environ.get("JAXCROP_FAULTS", "6"))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_killed_at_any_moment(command, undisturbed, tmp_path):
             run = tmp_path / str(kills)
     _go_on(command(run), output)
     assert_same_run(undisturbed, run)
-    assert len(reached) > 3
+    assert len(reached) > min(3, KILLS // 3)
     assert (run / "curves.png").exists()
 
 
@@ -189,7 +189,7 @@ def test_a_full_disk(command, undisturbed, small_disk, tmp_path):
     """Ever more room, until it is enough: every time one sentence, and it goes on from there."""
     run, output, ballast = small_disk / "run", tmp_path / "output", small_disk / "ballast"
     reached = []
-    for free in (0, 100, 30_000, 60_000, 100_000):  # KB
+    for free in (0, 30_000, 100_000):  # KB
         ballast.unlink(missing_ok=True)
         left = shutil.disk_usage(small_disk).free - free * 1024
         with ballast.open("wb") as file:

@@ -39,8 +39,9 @@ def trained(tmp_path, synthetic_records):
         small = {"decoder": "linear", "weights": "random", "batch_size": 2, "steps": 1}
         config = TrainConfig.of(
             **{"backbone": "satlas", "architecture": "vit-s16", "region": "africa"},
-            **{"weight_decay": 0.0, "learning_rate": RATE, "run_dir": tmp_path / name},
-            **small | settings,
+            **{"weight_decay": 0.0, "run_dir": tmp_path / name, "learning_rate": RATE}
+            | small
+            | settings,
         )
         random = {"family": "satlas", "source": "random"}
         run = start_run(config, {"africa": synthetic_records}, random, band_input("satlas"))
