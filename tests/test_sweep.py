@@ -39,6 +39,7 @@ parts:
   run:
     budget: 4
   too many:
+    method: heads
     budget: 4000
 """
 

@@ -92,7 +92,7 @@ class WindowAttention(nnx.Module):
     def __init__(self, channels: int, heads: int, *, shifted: bool, rngs: nnx.Rngs):
         self.qkv = Linear(channels, 3 * channels, rngs=rngs)
         self.proj = Linear(channels, channels, rngs=rngs)
-        self.logit_scale = nnx.Param(jnp.full((heads, 1, 1), math.log(10)))
+        self.logit_scale = nnx.Param(jnp.full((heads, 1, 1), math.log(10), jnp.float32))
         self.cpb_mlp = PositionBias(heads, rngs=rngs)
         self.shift = WINDOW // 2 if shifted else 0
 

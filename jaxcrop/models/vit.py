@@ -44,7 +44,7 @@ class LayerScale(nnx.Module):
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         del rngs  # the same signature as every other layer
-        self.gamma = nnx.Param(jnp.full(channels, 1e-5))
+        self.gamma = nnx.Param(jnp.full(channels, 1e-5, jnp.float32))
 
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
         return (widened(x) * self.gamma[...]).astype(x.dtype)

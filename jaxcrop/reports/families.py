@@ -12,7 +12,13 @@ from jaxcrop.reports.estimates import Estimate
 from jaxcrop.reports.groups import Scenario
 from jaxcrop.reports.study import Study
 from jaxcrop.statistics.bootstrap import Interval, interval
-from jaxcrop.statistics.comparisons import TEST_DRAWS, Friedman, friedman, holm
+from jaxcrop.statistics.comparisons import (
+    TEST_DRAWS,
+    Friedman,
+    friedman,
+    holm,
+    p_value_of_zero,
+)
 from jaxcrop.statistics.ranks import RankStability, kendall_tau, rank_stability
 
 COMPARED = (
@@ -81,7 +87,7 @@ def _pairs(study: Study, lineup: tuple[str, ...]) -> Iterator[Pair]:
             mean_draws([a.draws[metric] - b.draws[metric] for a, b in both.values()])
             for *_, both in found
         ]
-        corrected = holm(np.array([two_sided(draws) for draws in drawn]))
+        corrected = holm(np.array([p_value_of_zero(draws) for draws in drawn]))
         for (scenario, first, second, both), draws, p_value in zip(
             found, drawn, corrected, strict=True
         ):
@@ -96,13 +102,6 @@ def mean_draws(regions: Sequence[Float[np.ndarray, " draws"]]) -> Float[np.ndarr
         return regions[0]
     random = np.random.default_rng(0)
     return np.mean([random.choice(of_region, TEST_DRAWS) for of_region in regions], axis=0)
-
-
-def two_sided(draws: Float[np.ndarray, " draws"]) -> float:
-    """The two-sided p-value of no difference: the level at which the draws' interval touches 0."""
-    drawn = draws[~np.isnan(draws)]
-    beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    return float(min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))) if len(drawn) else float("nan")
 
 
 def _ranks(study: Study, lineup: tuple[str, ...]) -> Iterator[Rank]:

@@ -91,7 +91,7 @@ def paired_difference(
         left = evaluate(metric, leave_one_out(sums[:, 0]))
         without, p_value = left[0] - left[1], _swapped(sums[:, 0], metric, value, draws, seed)
     else:
-        p_value = _crossing(drawn)
+        p_value = p_value_of_zero(drawn)
     return Difference(*interval(value, drawn, without, level=level), p_value)
 
 
@@ -167,8 +167,11 @@ def nemenyi_difference(families: int, datasets: int, alpha: float = 0.05) -> flo
     return float(quantile * np.sqrt(families * (families + 1) / (12 * datasets)))
 
 
-def _crossing(drawn: Float[np.ndarray, " draws"]) -> float:
-    """Two-sided p-value: twice the share of draws on the lesser side of 0."""
+def p_value_of_zero(drawn: Float[np.ndarray, " draws"]) -> float:
+    """Two-sided p-value of no difference: twice the share of draws on the lesser side of 0.
+
+    It is the level at which the draws' interval touches 0; NaN where there is no draw.
+    """
     drawn = drawn[~np.isnan(drawn)]
     if not len(drawn):
         return float("nan")

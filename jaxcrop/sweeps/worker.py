@@ -169,7 +169,11 @@ class Worker:
             config = config_of(other, data_dir=self.data_dir, run_dir=None)
             if set(config.data.regions) != set(records):
                 continue
-            for of_split in experiment_of(config, records).ids.values():
+            try:
+                splits = experiment_of(config, records).ids
+            except InputError:  # that cell fails by itself
+                continue
+            for of_split in splits.values():
                 for region, ids in of_split.items():
                     chips.setdefault(region, set()).update(ids)
         return {region: sorted(chips[region]) for region in records if region in chips}

@@ -14,6 +14,8 @@ from oracles import randomise, torchvision
 
 from jaxcrop.config import OptimizerConfig
 from jaxcrop.errors import InputError
+from jaxcrop.models.backbones import BACKBONES
+from jaxcrop.models.decoders import DECODERS
 from jaxcrop.models.linear import LinearHead
 from jaxcrop.models.pyramid import resize
 from jaxcrop.models.segmenter import Segmenter, abstract_segmenter
@@ -237,6 +239,19 @@ def test_logits_are_of_four_bytes_at_least(simple):
         got = simple(jnp.asarray(image, jnp.float64))
     assert got.dtype == jnp.float64
     assert_close(np.asarray(got), np.asarray(want), 1e-6)
+
+
+@pytest.mark.parametrize("architecture", BACKBONES)
+def test_values_begin_with_the_types_that_a_step_leaves(architecture):
+    """A weak type (of `jnp.full(n, 1.0)`) would have the second step compiled anew, and the third.
+
+    A trained value never has one.
+    """
+    for decoder in DECODERS:
+        values = nnx.state(abstract_segmenter(architecture, decoder, 13, 6))
+        for path, value in nnx.to_flat_state(values):
+            kept = value.get_value()
+            assert (kept.dtype, kept.weak_type) == (jnp.float32, False), path
 
 
 def test_unknown_names_are_refused_with_those_there_are():

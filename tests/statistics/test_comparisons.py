@@ -14,6 +14,7 @@ from jaxcrop.statistics.comparisons import (
     friedman,
     holm,
     nemenyi_difference,
+    p_value_of_zero,
     paired_difference,
     wilcoxon,
 )
@@ -229,3 +230,12 @@ def test_refused():
         paired_difference(a, a[:2], "kappa")
     with pytest.raises(InputError, match="two datasets"):
         friedman([[1, 2, 3]])
+
+
+def test_the_p_value_of_normal_draws():
+    """Of draws around 2 standard errors it is that of a z-test."""
+    draws = 2 + np.random.default_rng(0).standard_normal(200_000)
+    assert p_value_of_zero(draws) == pytest.approx(2 * stats.norm.sf(2), rel=0.03)
+    assert p_value_of_zero(-draws) == p_value_of_zero(draws)
+    assert p_value_of_zero(draws - 2) > 0.95
+    assert np.isnan(p_value_of_zero(np.full(10, np.nan)))
