@@ -1,6 +1,7 @@
 """Fixtures that more than one test file uses, and how JAX runs in the tests."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,16 @@ def synthetic_records(synthetic_region):
     from jaxcrop.data.reading import find_records
 
     return find_records(synthetic_region, "sact")
+
+
+@pytest.fixture
+def small_vit(monkeypatch):
+    """Have vit-s16 stand for a ViT of four blocks and 32 channels."""
+    from jaxcrop.models import segmenter
+    from jaxcrop.models.backbones import BACKBONES
+    from jaxcrop.models.vit import VisionTransformer
+
+    monkeypatch.setitem(BACKBONES, "vit-s16", partial(VisionTransformer, 16, 32, 4, 2))
+    segmenter._draw.cache_clear()
+    yield
+    segmenter._draw.cache_clear()

@@ -24,7 +24,7 @@ def provenance() -> dict[str, Any]:
     where jaxcrop is installed from a wheel. Nothing here raises for want of git or a package.
     """
     return {
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "git": _revision(Path(__file__).resolve().parent),
         "versions": {
             "python": platform.python_version(),

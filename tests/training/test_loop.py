@@ -38,8 +38,8 @@ def _log(run):
     }
 
 
-def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, synthetic_records):
-    """With a ViT, whose maps a trained neck makes a pyramid of."""
+def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, synthetic_records, small_vit):
+    """With a ViT, whose maps a trained neck makes a pyramid of; it is a small one."""
     settings = {"architecture": "vit-s16", "eval_every": 2, "tune": "frozen"}
     whole = _train(tmp_path / "whole", synthetic_records, steps=4, **settings)
     _train(tmp_path / "parts", synthetic_records, steps=2, **settings)

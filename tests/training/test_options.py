@@ -1,7 +1,6 @@
 """What each option of a run does, seen in the run's folder; the backbone is a tiny ViT."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +9,6 @@ from launching import arrays, steps
 from jaxcrop.config import TrainConfig
 from jaxcrop.data.build import build
 from jaxcrop.data.synthetic import write_region
-from jaxcrop.models import segmenter
-from jaxcrop.models.backbones import BACKBONES
-from jaxcrop.models.vit import VisionTransformer
 from jaxcrop.train import train_and_evaluate
 from jaxcrop.training.loop import train
 from jaxcrop.training.network import values_of
@@ -22,13 +18,7 @@ from jaxcrop.weights import band_input
 RATE = 1e-3
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    """Have vit-s16 stand for a ViT of four blocks and 32 channels."""
-    monkeypatch.setitem(BACKBONES, "vit-s16", partial(VisionTransformer, 16, 32, 4, 2))
-    segmenter._draw.cache_clear()
-    yield
-    segmenter._draw.cache_clear()
+pytestmark = pytest.mark.usefixtures("small_vit")
 
 
 @pytest.fixture

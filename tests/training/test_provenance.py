@@ -29,9 +29,11 @@ def package(tmp_path):
 
 
 def test_what_a_run_was_started_with(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["jaxcrop", "train", "--run-dir", "my runs/a"])
+    """The command is one to give again, on another machine too."""
+    words = ["-m", "jaxcrop.train", "--run-dir", "my runs/a"]
+    monkeypatch.setattr(sys, "orig_argv", ["/some/environment/bin/python", *words])
     found = provenance()
-    assert shlex.split(found["command"]) == sys.argv
+    assert shlex.split(found["command"]) == ["python", *words]
     assert found["versions"]["jax"] == jax.__version__
     assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert (found["devices"], found["processes"]) == (2, 1)  # tests/conftest.py

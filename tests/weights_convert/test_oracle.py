@@ -1,6 +1,6 @@
 """Our models against the original libraries', through our conversion of their files.
 
-One layout of each architecture and family, on small images; the full matrix is
+One layout of each kind of model and family, on small images; the full matrix is
 `experiments/parity/matrix.py`.
 """
 
@@ -14,7 +14,7 @@ from matrix import CASES, measure  # noqa: E402
 CHOSEN = {
     ("ssl4eo-l-resnet18-tm-toa-moco", "timm-resnet", "plain"): 96,
     ("ssl4eo-resnet50-dino", "timm-resnet", "dino"): 64,
-    ("satlas-resnet152-si-ms", "torchvision-resnet", "satlas"): 64,
+    ("satlas-resnet50-si-ms", "torchvision-resnet", "satlas"): 64,
     ("ssl4eo-vit-s16-mae", "timm-vit", "mae"): 80,
     ("imagenet-vit-b16-augreg", "timm-vit", "plain"): 48,
     ("ssl4eo-vit-s14-softcon", "timm-vit", "plain"): 70,
