@@ -50,17 +50,17 @@ def test_the_wheel_trains_in_an_empty_environment(wheel, tmp_path):
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    run("-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel)
+    run("-m", "pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt", wheel)
     absent = (
         "import importlib.util as u; print(*map(u.find_spec, ['tensorflow', 'torch', 'datasets']))"
     )
     assert run("-c", absent).split() == ["None"] * 3
     out = run(
         *("-m", "jaxcrop.train", "--backbone", "satlas", "--region", "africa", "--demo"),
-        *("--architecture", "resnet18", "--steps", "2", "--batch-size", "1"),
+        *("--architecture", "resnet18", "--decoder", "linear", "--steps", "2", "--batch-size", "1"),
         *("--run-dir", "demo"),
     )
-    assert "africa: satlas ResNet-18 (random weights), U-Net, synthetic sact 2.0.0" in out
+    assert "africa: satlas ResNet-18 (random weights), linear head, synthetic sact 2.0.0" in out
     for name in (
         "map.tif",
         "map.png",

@@ -219,6 +219,7 @@ def test_a_phone_scrolls_in_one_direction(open_page):
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] - 30, box["y"] + box["height"] / 2)
+    page.locator("#tip").wait_for()
     assert "900 labels" in tooltip(page)
     tip = page.locator("#tip").bounding_box()
     assert tip["x"] >= 0
