@@ -8,6 +8,10 @@ class InputError(Exception):
     """
 
 
+class UnfinishedWriteError(InputError):
+    """A write that failed, and may have left threads behind that never end."""
+
+
 def first_line(error: Exception) -> str:
     """What another library's error says, for a sentence of ours: its first line, or its kind."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

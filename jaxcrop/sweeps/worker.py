@@ -16,7 +16,7 @@ from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.experiment import Experiment
 from jaxcrop.data.reading import Records
-from jaxcrop.errors import InputError, first_line
+from jaxcrop.errors import InputError, UnfinishedWriteError, first_line
 from jaxcrop.figures import TRUE_COLOUR, stretched
 from jaxcrop.models.segmenter import random_segmenter
 from jaxcrop.probes.backbones import FrozenBackbone
@@ -102,6 +102,8 @@ class Worker:
         compute = self._trained if cells[0].method == "train" else self._heads
         try:
             yield from compute(cells, began)
+        except UnfinishedWriteError:  # no fault of the cells
+            raise
         except Exception as error:
             yield from ((cell, error) for cell in cells)
 

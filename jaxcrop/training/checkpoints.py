@@ -16,7 +16,7 @@ import jax
 from jax.sharding import Sharding, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from jaxcrop.errors import InputError
+from jaxcrop.errors import InputError, UnfinishedWriteError
 from jaxcrop.training.lora import merged
 from jaxcrop.training.mesh import from_first_process, is_first_process, together
 from jaxcrop.training.network import Values
@@ -86,8 +86,8 @@ class Checkpoints:
     def save(self, state: TrainState, validation_loss: float | None = None) -> None:
         """Write `state` under its step; complete or not at all.
 
-        One without a validation loss is there to go on from, never the best. Raises InputError
-        where the disk is full or the folder cannot be written.
+        One without a validation loss is there to go on from, never the best. Raises
+        UnfinishedWriteError where the disk is full or the folder cannot be written.
         """
         step = int(state.step)
         partial = self._folder / f"{step}{_PARTIAL}"
@@ -105,7 +105,7 @@ class Checkpoints:
             if reason is None:
                 raise
             self._clear()
-            raise InputError(
+            raise UnfinishedWriteError(  # Orbax's threads wait for the rest of it
                 f"{self._folder}/{step} cannot be written ({reason}): free the disk and give the "
                 "same command, which goes on from the checkpoint before"
             ) from error
