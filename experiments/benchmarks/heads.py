@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from probes import BATCH, RATE, WEIGHTS, Work, checkpoint, draw, timed
+from probes import BATCH, RATE, WEIGHTS, Work, checkpoint, draw, tensors, timed
 
 FULL = Work(regions=1, epochs=3)
 SMALL = Work(regions=1, budgets=(10, 20, 40), seeds=2, epochs=4, test=10)
@@ -53,15 +53,18 @@ parts:
 """
 
 
-def sizes_of(budget: int) -> tuple[int, int]:
-    """How many chips of a budget train, and how many validate."""
-    return budget - max(1, round(budget / 10)), max(1, round(budget / 10))
+def planned(records, lists: Path, budget: int):
+    """The chips of a cell."""
+    from jaxcrop.data.experiment import plan  # noqa: PLC0415
+
+    return plan({"africa": records}, "africa", budget=budget, by=str(lists))
 
 
-def steps_of(budget: int, epochs: int) -> int:
-    """Batches that the epochs of a cell have."""
-    chips = sizes_of(budget)[0]
-    return -(-chips * epochs // min(BATCH, chips))
+def steps_of(chips: int, epochs: int) -> int:
+    """Batches that so many passes over the training chips have."""
+    from jaxcrop.data.sampling import Sampling  # noqa: PLC0415
+
+    return Sampling(chips, min(BATCH, chips), seed=0).steps(epochs)
 
 
 def lists(records, work: Work, folder: Path) -> Path:
@@ -103,14 +106,13 @@ class Peer:
         import torch  # noqa: PLC0415
 
         from jaxcrop.crops import NUM_CLASSES  # noqa: PLC0415
-        from jaxcrop.data.experiment import plan  # noqa: PLC0415
         from jaxcrop.weights import published  # noqa: PLC0415
 
         self._torch, self._work = torch, work
         scale = published(WEIGHTS).band_input
-        experiment = plan({"africa": records}, "africa", budget=work.budgets[0], by=str(lists))
+        experiment = planned(records, lists, work.budgets[0])
         self._chips = {
-            split: self._tensors(experiment.chips(split, scale))
+            split: tensors(experiment.chips(split, scale))
             for split in ("train", "validation", "test")
         }
         state = encoder().state_dict()
@@ -130,13 +132,6 @@ class Peer:
             self.fastest[name] = statistics.median([timed(step)[0] for _ in range(5)])
         if self.fastest["compiled"] < self.fastest["eager"]:
             self._wrap = torch.compile
-
-    def _tensors(self, chips) -> tuple:
-        torch = self._torch
-        image = np.stack([chip.image for chip in chips]).astype(np.float32) / 10_000
-        label = np.stack([chip.label for chip in chips]).astype(np.int64)
-        image = torch.from_numpy(image.transpose(0, 3, 1, 2))
-        return image.contiguous(memory_format=torch.channels_last), torch.from_numpy(label)
 
     def _step(self, model) -> Callable:
         torch = self._torch
@@ -169,13 +164,13 @@ class Peer:
 
     def smallest_cell(self) -> tuple[float, float]:
         """Seconds a training step and an evaluated chip of the smallest budget take."""
-        budget = self._work.budgets[0]
+        chips = len(self._chips["train"][0])
         model = self._wrap(self._unet())
         step = self._step(model)
         step(0)  # compiles
         steps, evaluated, training, evaluating = 0, 0, 0.0, 0.0
         for epoch in range(self._work.epochs):
-            count = max(1, steps_of(budget, epoch + 1) - steps)
+            count = max(1, steps_of(chips, epoch + 1) - steps)
             training += timed(lambda count=count: [step(number) for number in range(count)])[0]
             steps += count
             self._modes(model, training=False)
@@ -205,10 +200,11 @@ def lines(work: Work, folder: Path) -> Iterator[str]:
         before = peer.smallest_cell()
         seconds = ours(folder / "records", weights, chips, work, place)
         after = peer.smallest_cell()
+        sizes = [planned(records, chips, budget).sizes for budget in work.budgets]
         results = [line for line in (place / "log").read_text().splitlines() if "%" in line]
     step, chip = (statistics.mean(pair) for pair in zip(before, after, strict=True))
-    steps = sum(steps_of(budget, work.epochs) for budget in work.budgets)
-    evaluated = sum(work.epochs * sizes_of(budget)[1] + work.test for budget in work.budgets)
+    steps = sum(steps_of(size["train"]["africa"], work.epochs) for size in sizes)
+    evaluated = sum(work.epochs * size["validation"]["africa"] + work.test for size in sizes)
     theirs = work.seeds * (steps * step + evaluated * chip)
     yield (
         f"{len(work.budgets) * work.seeds} cells: budgets {work.budgets}, {work.seeds} seeds, "

@@ -169,6 +169,16 @@ def checkpoint(folder: Path) -> tuple[Path, Callable]:
     return folder / "random", encoder
 
 
+def tensors(chips) -> tuple:
+    """Chips as PyTorch takes them: images with channels last, and labels."""
+    import torch  # noqa: PLC0415
+
+    image = np.stack([chip.image for chip in chips]).astype(np.float32) / 10_000
+    label = np.stack([chip.label for chip in chips]).astype(np.int64)
+    image = torch.from_numpy(image.transpose(0, 3, 1, 2))
+    return image.contiguous(memory_format=torch.channels_last), torch.from_numpy(label)
+
+
 class Peer:
     """PyTorch's cells."""
 
@@ -185,21 +195,14 @@ class Peer:
         train, test = divided(records, work)
         first = labelled(work, work.budgets[0], 0)
         chips = train.chips(scale)
-        self._train = self._tensors([chips[int(place)] for place in first])
-        self._test = self._tensors(list(test.chips(scale)))
+        self._train = tensors([chips[int(place)] for place in first])
+        self._test = tensors(list(test.chips(scale)))
         features = self._features
         self.fastest = {"eager": self._seconds_of(features)}
         compiled = torch.compile(features)
         self.fastest["compiled"] = self._seconds_of(compiled)
         if self.fastest["compiled"] < self.fastest["eager"]:
             self._features = compiled
-
-    def _tensors(self, chips) -> tuple:
-        torch = self._torch
-        image = np.stack([chip.image for chip in chips]).astype(np.float32) / 10_000
-        label = np.stack([chip.label for chip in chips]).astype(np.int64)
-        image = torch.from_numpy(image.transpose(0, 3, 1, 2))
-        return image.contiguous(memory_format=torch.channels_last), torch.from_numpy(label)
 
     def _features(self, image):
         return self._encoder(image)

@@ -86,7 +86,7 @@ def read_study(path: Path) -> Study:
 
 def config_of(cell: Cell, *, data_dir: Path | None, run_dir: Path | None) -> TrainConfig:
     """The training run that a cell is, or stands for."""
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in cell.settings.items()}
+    settings = {name: _frozen(value) for name, value in cell.settings.items()}
     return TrainConfig.of(**settings, data_dir=data_dir, run_dir=run_dir)
 
 

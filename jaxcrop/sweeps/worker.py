@@ -115,8 +115,7 @@ class Worker:
         run_dir.mkdir(parents=True, exist_ok=True)
         config = config_of(cell, data_dir=self.data_dir, run_dir=run_dir)
         with (run_dir / "output.log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
-            run, evaluation = train_run(config, _tested)
-        experiment = run.experiment()
+            run, experiment, evaluation = train_run(config, _tested)
         yield cell, self._result(cell, experiment, evaluation, run.backbone, began)
 
     def _heads(
@@ -150,23 +149,18 @@ class Worker:
             if isinstance(outcome, InputError):
                 yield cell, outcome
                 continue
-            yield (
-                cell,
-                self._result(
-                    cell,
-                    job.experiment,
-                    outcome.evaluation,
-                    beginning.backbone,
-                    began,
-                    share=len(cells),
-                ),
+            evaluation, share = outcome.evaluation, len(cells)
+            result = self._result(
+                cell, job.experiment, evaluation, beginning.backbone, began, share=share
             )
+            yield cell, result
 
     def _chips(self, cell: Cell, records: dict[str, Records]) -> dict[str, list[str]]:
         """The chips of each region that any heads of the study on this backbone ask for."""
         chips: dict[str, set[str]] = {}
+        backbone = _backbone(cell)
         for other in self.study.cells:
-            if _backbone(other) != _backbone(cell):
+            if _backbone(other) != backbone:
                 continue
             config = config_of(other, data_dir=self.data_dir, run_dir=None)
             if set(config.data.regions) != set(records):
@@ -237,11 +231,12 @@ def missing(study: Study, data_dir: Path | None) -> list[str]:
     return list(sentences)
 
 
-def _tested(run: Run) -> tuple[Run, Evaluation]:
-    scoring, optimizer = run.config.scoring, run.config.optimizer
-    return run, evaluate_run(
-        run, "test", scoring.test_checkpoint, optimizer.batch_size, pictures=SHOWN
-    )
+def _tested(run: Run) -> tuple[Run, Experiment, Evaluation]:
+    scoring, size = run.config.scoring, run.config.optimizer.batch_size
+    experiment = run.experiment()
+    chips = experiment.chips("test", run.band_input)
+    evaluation = evaluate_run(run, chips, scoring.test_checkpoint, size, pictures=SHOWN)
+    return run, experiment, evaluation
 
 
 def _backbone(cell: Cell) -> tuple:

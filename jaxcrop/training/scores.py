@@ -1,6 +1,7 @@
 """Score a run: the table that is printed, and the files from which every figure can be redone."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from jaxcrop.crops import CLASS_NAMES
+from jaxcrop.data.reading import Chip
 from jaxcrop.errors import InputError
 from jaxcrop.figures import confusion_figure, save_figure
 from jaxcrop.files import replacing
@@ -36,14 +38,13 @@ _AVERAGES = {
 
 
 def evaluate_run(
-    run: Run, split: str, checkpoint: Which, batch_size: int, *, pictures: int = 0
+    run: Run, chips: Sequence[Chip], checkpoint: Which, batch_size: int, *, pictures: int = 0
 ) -> Evaluation:
-    """Evaluate a checkpoint of `run` on the chips of `split`, about `batch_size` at a time.
+    """Evaluate a checkpoint of `run` on `chips`, about `batch_size` at a time.
 
     The predictions of the first `pictures` chips are kept.
     """
     mesh = data_mesh()
-    chips = run.experiment().chips(split, run.band_input)
     network, values = run.values(checkpoint)
     dtype = run.config.device.compute_dtype
     return evaluate_chips(
@@ -64,9 +65,9 @@ def score_run(run: Run, split: str, checkpoint: Which, batch_size: int) -> dict[
     bootstrap follows without running the model again. Returns the metrics of the model and of each
     baseline. Raises InputError where the folder cannot be written.
     """
-    evaluation = evaluate_run(run, split, checkpoint, batch_size)
     experiment = run.experiment()
     chips = experiment.chips(split, run.band_input)
+    evaluation = evaluate_run(run, chips, checkpoint, batch_size)
     references = baselines(experiment.chips("train", run.band_input), chips)
     scores = {"model": evaluation.metrics}
     scores |= {name: metrics(confusion) for name, confusion in references.items()}

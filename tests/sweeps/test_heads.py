@@ -67,7 +67,10 @@ def test_heads_equal_training_runs(synthetic_records, tmp_path, decoder, rates):
     for rate, head in zip(rates, found, strict=True):
         run, whole = train_run(
             config(synthetic_records, decoder, rate, tmp_path / str(rate)),
-            lambda run: (run, evaluate_run(run, "test", "best", 2)),
+            lambda run: (
+                run,
+                evaluate_run(run, run.experiment().chips("test", run.band_input), "best", 2),
+            ),
         )
         want = [
             line["train/loss"]
