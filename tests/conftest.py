@@ -1,7 +1,6 @@
 """Fixtures that more than one test file uses, and how JAX runs in the tests."""
 
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,14 +58,10 @@ def synthetic_records(synthetic_region):
     return find_records(synthetic_region, "sact")
 
 
-@pytest.fixture
-def small_vit(monkeypatch):
-    """Have vit-s16 stand for a ViT of four blocks and 32 channels."""
-    from jaxcrop.models import segmenter
-    from jaxcrop.models.backbones import BACKBONES
-    from jaxcrop.models.vit import VisionTransformer
+@pytest.fixture(scope="module")
+def small_backbones():
+    """Have resnet18, vit-s16 and swin-v2-t stand for tiny ones of their kinds."""
+    from small_backbones import small_backbones
 
-    monkeypatch.setitem(BACKBONES, "vit-s16", partial(VisionTransformer, 16, 32, 4, 2))
-    segmenter._draw.cache_clear()
-    yield
-    segmenter._draw.cache_clear()
+    with small_backbones():
+        yield

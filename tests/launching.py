@@ -4,6 +4,8 @@ import atexit
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
@@ -14,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
+from small_backbones import small_backbones
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 _PRELOADED = ["jaxcrop.training.loop", "jaxcrop.training.beginning", "tensorflow_datasets"]
@@ -30,13 +33,14 @@ SMALL = (
     *("--backbone", "satlas", "--region", "africa", "--weights", "random"),
     *("--architecture", "resnet18", "--decoder", "linear", "--batchnorm-batches", "1"),
 )
-"""The smallest model."""
+"""Settings of a model that is small, as `_call` makes it."""
 
 
 def launch(target: Callable, *arguments, output: Path) -> BaseProcess:
     """Call `target` in a process forked from one that has imported JAX and run nothing.
 
-    What it prints goes to the end of the file `output`.
+    In it, tiny backbones stand for others (`small_backbones`). What it prints goes to the end of
+    the file `output`.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
@@ -52,7 +56,8 @@ def _call(target: Callable, arguments: Sequence, output: str) -> None:
     os.dup2(file, 2)
     assert len(os.listdir(f"/proc/{os.getppid()}/task")) == 1
     try:
-        target(*arguments)
+        with small_backbones():
+            target(*arguments)
     finally:
         atexit._run_exitfuncs()  # as an interpreter does that is not forked: JAX waits for others
 
@@ -67,6 +72,22 @@ def _train(arguments: list[str], devices: int) -> None:
 
     jax.config.update("jax_num_cpu_devices", devices)
     main(arguments)
+
+
+def train_from_shell(arguments: Sequence[str], *, output: Path) -> subprocess.Popen:
+    """The same as a process that nothing was imported for, as a shell starts it."""
+    program = (
+        "import runpy\nfrom small_backbones import small_backbones\n"
+        "with small_backbones(): runpy.run_module('jaxcrop.train', run_name='__main__')"
+    )
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": "1",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    with output.open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], env=environment, stdout=file, stderr=file
+        )
 
 
 def ended(process: BaseProcess, seconds: float = 300) -> int:

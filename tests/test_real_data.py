@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[1] / "experiments" / "real" / "train_and_map.py"
 @pytest.mark.parametrize(
     ("dataset", "folder"), [("up_india", "up_india"), ("pastis", "pastis_24px")]
 )
-def test_real_pixels_train_and_map(shared_data, tmp_path, dataset, folder):
+def test_real_pixels_train_and_map(shared_data, small_backbones, tmp_path, dataset, folder):
     script = runpy.run_path(str(SCRIPT))
     given = shared_data / folder
     script["main"](script["Arguments"](dataset, given, tmp_path, 2, "resnet18"))

@@ -74,9 +74,10 @@ class Bottleneck(nnx.Module):
 class ResNet(Blockwise):
     """ResNet without classifier; returns its pyramid of five feature maps, finest first.
 
-    `block` is the kind of residual block and `blocks` how many each stage has; `channels` and
-    `strides` describe the maps returned. Module and parameter names follow torchvision's, so that
-    converted names read alike. Raises ValueError for an image whose sides are no multiples of 32.
+    `block` is the kind of residual block, `blocks` how many each stage has and `width` that of the
+    first stage's; `channels` and `strides` describe the maps returned. Module and parameter names
+    follow torchvision's, so that converted names read alike. Raises ValueError for an image whose
+    sides are no multiples of 32.
     """
 
     strides = (2, 4, 8, 16, 32)
@@ -87,19 +88,20 @@ class ResNet(Blockwise):
         blocks: Sequence[int],
         in_channels: int,
         *,
+        width: int = 64,
         rngs: nnx.Rngs,
     ):
-        self.conv1 = Conv(in_channels, 64, 7, 2, rngs=rngs)
-        self.bn1 = BatchNorm(64, rngs=rngs)
-        channels, widths = 64, (64, 128, 256, 512)
-        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
+        self.conv1 = Conv(in_channels, width, 7, 2, rngs=rngs)
+        self.bn1 = BatchNorm(width, rngs=rngs)
+        channels, widths = width, (width, 2 * width, 4 * width, 8 * width)
+        for stage, (count, of_stage) in enumerate(zip(blocks, widths, strict=True), start=1):
             layers = []
             for position in range(count):
                 stride = 2 if position == 0 and stage > 1 else 1
-                layers.append(block(channels, width, stride, rngs=rngs))
-                channels = width * block.expansion
+                layers.append(block(channels, of_stage, stride, rngs=rngs))
+                channels = of_stage * block.expansion
             setattr(self, f"layer{stage}", nnx.List(layers))
-        self.channels = (64, *(width * block.expansion for width in widths))
+        self.channels = (width, *(of_stage * block.expansion for of_stage in widths))
 
     def __call__(self, image: Float[Array, "b h w band"]) -> tuple[Float[Array, "b _h _w _c"], ...]:
         check_size(image, self.strides[-1])

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxcrop.data.experiment import Experiment
 from jaxcrop.probes.backbones import AS_THEY_ARE, FrozenBackbone, View
 from jaxcrop.probes.features import ChipSet, FeatureMaps, feature_maps
 from jaxcrop.probes.store import FeatureStore
@@ -17,29 +16,26 @@ Place = tuple[str, str]
 class FeatureBank:
     """Feature maps by chip and view, computed when they are first asked for, once for all.
 
-    `chips` are those of each region that will be asked for: the same in every process of a sweep,
-    so that all find the features that one has put into the `store`. `say` is told of progress.
+    `chips` are those of each region that any heads on the backbone ask for: the same whichever
+    heads these are, so that all find the features that the first have put into the `store`. `say`
+    is told of progress.
     """
 
     def __init__(
         self,
         backbone: FrozenBackbone,
-        experiment: Experiment,
-        chips: Mapping[str, Sequence[str]],
+        chips: Mapping[str, ChipSet],
         store: FeatureStore,
         *,
         dtype: str = "float32",
         say: Callable[[str], None] = lambda text: None,
     ):
         self._backbone, self._store, self._dtype, self._say = backbone, store, dtype, say
-        self._chips = {
-            region: ChipSet(experiment.records[region], experiment.indices[region], tuple(ids))
-            for region, ids in chips.items()
-        }
+        self._chips = chips
         self._rows = {
             (region, chip_id): row
-            for region, ids in chips.items()
-            for row, chip_id in enumerate(ids)
+            for region, of_region in chips.items()
+            for row, chip_id in enumerate(of_region.ids)
         }
         self._maps: dict[tuple[str, int], FeatureMaps] = {}
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxcrop.compiling import compiled
-from jaxcrop.config import TrainConfig
+from jaxcrop.config import LossConfig, OptimizerConfig, TrainConfig
 from jaxcrop.data.augment import Augmentation
 from jaxcrop.data.experiment import Experiment
 from jaxcrop.data.sampling import Sampling
@@ -88,7 +89,11 @@ def train_heads(
     trains all by one program, under `vmap`; else one after the other by one program of one head.
     The results are those of training runs, up to rounding.
     """
-    programs = _Programs(jobs[0], model, bank)
+    config, head = jobs[0].config, Head(model)
+    head.train()
+    optimizer = dataclasses.replace(config.optimizer, seed=0)
+    dtype = config.device.compute_dtype
+    programs = _programs(Network.of(head), optimizer, config.loss, dtype, bank.size)
     if together:
         return _train(jobs, bank, programs, say)
     return [outcome for job in jobs for outcome in _train([job], bank, programs, say)]
@@ -97,16 +102,19 @@ def train_heads(
 class _Programs:
     """The compiled programs of some heads, of one shape each."""
 
-    def __init__(self, job: Job, model: Segmenter, bank: FeatureBank):
-        config = self.config = job.config
-        head = Head(model)
-        head.train()
-        network = Network.of(head)
-        size, dtype = bank.size, config.device.compute_dtype
+    def __init__(
+        self,
+        network: Network,
+        optimizer: OptimizerConfig,
+        loss_config: LossConfig,
+        dtype: str,
+        size: tuple[int, int],
+    ):
+        self.learning_rate = optimizer.learning_rate
         self.mesh: Mesh = data_mesh()
         self.moving = network.names(nnx.BatchStat)
-        self.optimizer = adamw(config.optimizer, dict.fromkeys(network.names(nnx.Param), 1.0))
-        self.plateau = reduce_on_plateau(config.optimizer.plateau_patience)
+        self.optimizer = adamw(optimizer, dict.fromkeys(network.names(nnx.Param), 1.0))
+        self.plateau = reduce_on_plateau(optimizer.plateau_patience)
 
         def logits(values: Values, maps: Maps, label: UInt8[Array, "n h w"], training: bool):
             module = network.module(values)
@@ -118,13 +126,13 @@ class _Programs:
         def update(state: TrainState, rate, weights, maps: Maps, label):
             def loss_of(params: Values):
                 out, moved = logits(params | state.statistics, maps, label, training=True)
-                return Loss(config.loss, weights)(out, label), moved
+                return Loss(loss_config, weights)(out, label), moved
 
             (loss, moved), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
             # AdamW's step, decay and all, is in proportion to the learning rate.
             plateau = state.plateau._replace(scale=state.plateau.scale * rate)
             faster = dataclasses.replace(state, plateau=plateau)
-            new = advanced(faster, gradient, moved, self.optimizer, ema=config.optimizer.ema)
+            new = advanced(faster, gradient, moved, self.optimizer, ema=optimizer.ema)
             return dataclasses.replace(new, plateau=state.plateau), loss
 
         def of_heads(function: Callable) -> Callable:
@@ -153,12 +161,16 @@ class _Programs:
         self.evaluate = compiled(evaluate, static_argnums=3)
 
 
+_programs = lru_cache(maxsize=4)(_Programs)
+"""The heads of a study's other groups mostly have the shape and the options of these."""
+
+
 def _train(
     jobs: Sequence[Job], bank: FeatureBank, programs: _Programs, say: Callable[[str], None]
 ) -> list[Trained | InputError]:
-    config = programs.config.optimizer
+    config = jobs[0].config.optimizer
     state = _spread(_stacked([_begin(job, programs) for job in jobs]), programs.mesh)
-    rates = np.array([j.config.optimizer.learning_rate for j in jobs]) / config.learning_rate
+    rates = np.array([j.config.optimizer.learning_rate for j in jobs]) / programs.learning_rate
     weights = np.stack(
         [class_weights(job.config.loss.class_weights, job.experiment.pixels) for job in jobs]
     )
@@ -227,7 +239,7 @@ def _validate(
     jobs: Sequence[Job], state: TrainState, bank: FeatureBank, programs: _Programs
 ) -> tuple[TrainState, list[float]]:
     """The state to go on with, and each head's validation loss (`jaxcrop.training.validation`)."""
-    config = programs.config
+    config = jobs[0].config
     sampling = jobs[0].sampling
     count = min(config.optimizer.batchnorm_batches, sampling.chips // sampling.batch_size)
     if count and programs.moving:

@@ -15,11 +15,11 @@ from jaxcrop.config import TrainConfig
 from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.experiment import Experiment
-from jaxcrop.data.reading import Records
 from jaxcrop.errors import InputError, UnfinishedWriteError, first_line
 from jaxcrop.figures import TRUE_COLOUR, stretched
 from jaxcrop.models.segmenter import random_segmenter
 from jaxcrop.probes.backbones import FrozenBackbone
+from jaxcrop.probes.features import ChipSet
 from jaxcrop.probes.store import FeatureStore
 from jaxcrop.sweeps.bank import FeatureBank
 from jaxcrop.sweeps.cells import Cell, CellResult
@@ -86,7 +86,8 @@ class Worker:
                         self.folder.quarantine(cell, outcome)
                         self.say(f"FAILED  {cell}: {first_line(outcome)}")
                         failed += 1
-            jax.clear_caches()  # the programs of one cell are of no use to the next
+            if cells[0].method == "train":
+                jax.clear_caches()  # the programs of one run are of no use to the next
         return Tally(done, failed, elsewhere)
 
     def _keep(self, result: CellResult) -> None:
@@ -137,8 +138,7 @@ class Worker:
         )
         bank = FeatureBank(
             backbone,
-            jobs[0].experiment,
-            self._chips(cells[0], records),
+            self._chips(cells[0]),
             self.store,
             dtype=configs[0].device.compute_dtype,
             say=self.hint,
@@ -155,24 +155,30 @@ class Worker:
             )
             yield cell, result
 
-    def _chips(self, cell: Cell, records: dict[str, Records]) -> dict[str, list[str]]:
+    def _chips(self, cell: Cell) -> dict[str, ChipSet]:
         """The chips of each region that any heads of the study on this backbone ask for."""
-        chips: dict[str, set[str]] = {}
         backbone = _backbone(cell)
+        if backbone in self._planned:
+            return self._planned[backbone]
+        chips: dict[str, dict[str, None]] = {}
+        where: dict[str, Experiment] = {}
         for other in self.study.cells:
             if _backbone(other) != backbone:
                 continue
             config = config_of(other, data_dir=self.data_dir, run_dir=None)
-            if set(config.data.regions) != set(records):
-                continue
             try:
-                splits = experiment_of(config, records).ids
+                experiment = experiment_of(config, found(config)[0])
             except InputError:  # that cell fails by itself
                 continue
-            for of_split in splits.values():
+            for of_split in experiment.ids.values():
                 for region, ids in of_split.items():
-                    chips.setdefault(region, set()).update(ids)
-        return {region: sorted(chips[region]) for region in records if region in chips}
+                    chips.setdefault(region, {}).update(dict.fromkeys(ids))
+                    where[region] = experiment
+        self._planned[backbone] = {
+            region: ChipSet(of.records[region], of.indices[region], tuple(sorted(chips[region])))
+            for region, of in where.items()
+        }
+        return self._planned[backbone]
 
     def _result(
         self,
@@ -205,6 +211,10 @@ class Worker:
                 "backbone": backbone,
             },
         )
+
+    @cached_property
+    def _planned(self) -> dict[tuple, dict[str, ChipSet]]:
+        return {}
 
     @cached_property
     def _provenance(self) -> dict[str, Any]:

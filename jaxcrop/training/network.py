@@ -1,6 +1,5 @@
 """A model apart from its values: named arrays go in, a module comes out."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -19,30 +18,31 @@ class Network:
     """What makes a module of named values, inside `jit` and outside.
 
     Training, checkpoints and sharding work on plain dictionaries; the module is put together where
-    it is called.
+    it is called. `variables` are their names, places in the module and kinds. Networks of one
+    structure are equal.
     """
 
     definition: nnx.GraphDef
-    variables: Mapping[str, tuple[tuple, type[nnx.Variable]]]
+    variables: tuple[tuple[str, tuple, type[nnx.Variable]], ...]
 
     @classmethod
     def of(cls, model: Segmenter) -> "Network":
         """The network of a model, which may be abstract; it keeps the mode (train, eval) it has."""
         definition, state = nnx.split(model)
-        variables = {
-            ".".join(map(str, path)): (path, type(variable))
+        variables = (
+            (".".join(map(str, path)), path, type(variable))
             for path, variable in nnx.to_flat_state(state)
-        }
-        return cls(definition, variables)
+        )
+        return cls(definition, tuple(variables))
 
     def module(self, values: Values) -> Segmenter:
         """The module with these values, all of which must be given."""
-        state = [(path, kind(values[name])) for name, (path, kind) in self.variables.items()]
+        state = [(path, kind(values[name])) for name, path, kind in self.variables]
         return nnx.merge(self.definition, nnx.from_flat_state(state))
 
     def names(self, kind: type[nnx.Variable]) -> tuple[str, ...]:
         """The names of all variables of this kind: `nnx.Param` or `nnx.BatchStat`."""
-        return tuple(name for name, (_, its) in self.variables.items() if issubclass(its, kind))
+        return tuple(name for name, _, its in self.variables if issubclass(its, kind))
 
 
 def values_of(model: Segmenter) -> dict[str, Array | jax.ShapeDtypeStruct]:

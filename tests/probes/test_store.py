@@ -54,8 +54,8 @@ def test_memory_keeps_nothing():
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "header", "about", "other shape"])
 def test_a_damaged_entry_is_computed_again(tmp_path, damage):
-    store, calls = FeatureStore(tmp_path), []
-    store.arrays({}, SPECS, blocks(calls))
+    calls = []
+    FeatureStore(tmp_path).arrays({}, SPECS, blocks(calls))
     (about,) = tmp_path.glob("*/about.json")
     file = about.with_name("a.npy")
     content = bytearray(file.read_bytes())
@@ -73,7 +73,7 @@ def test_a_damaged_entry_is_computed_again(tmp_path, damage):
     else:
         file.unlink()
     for _ in range(2):
-        same(store.arrays({}, SPECS, blocks(calls)))
+        same(FeatureStore(tmp_path).arrays({}, SPECS, blocks(calls)))
     assert calls == [1, 1]
 
 

@@ -9,6 +9,7 @@ from jaxcrop.errors import InputError
 from jaxcrop.files import json_lines
 from jaxcrop.models.segmenter import random_segmenter
 from jaxcrop.probes.backbones import FrozenBackbone
+from jaxcrop.probes.features import ChipSet
 from jaxcrop.probes.store import FeatureStore
 from jaxcrop.sweeps.bank import FeatureBank
 from jaxcrop.sweeps.heads import Job, head_values, train_heads
@@ -16,6 +17,8 @@ from jaxcrop.train import train_run
 from jaxcrop.training.runs import experiment_of
 from jaxcrop.training.scores import evaluate_run
 from jaxcrop.weights import band_input
+
+pytestmark = pytest.mark.usefixtures("small_backbones")
 
 RATES = (1e-3, 1e-4)
 
@@ -47,8 +50,7 @@ def trained_heads(records, decoder, *, together, rates=RATES, folder=None):
     chips = sorted({i for of in experiment.ids.values() for i in of["africa"]})
     bank = FeatureBank(
         FrozenBackbone.of(model, "resnet18", seen),
-        experiment,
-        {"africa": chips},
+        {"africa": ChipSet(records, experiment.indices["africa"], tuple(chips))},
         FeatureStore(folder),
     )
     jobs = [Job(config, experiment, head_values(model)) for config in configs]
@@ -97,7 +99,7 @@ def test_heads_trained_together_equal_those_trained_apart(synthetic_records, tmp
         np.testing.assert_allclose(one.losses, other.losses, rtol=5e-3)
         np.testing.assert_allclose(one.evaluation.loss, other.evaluation.loss, rtol=5e-3)
     slow, fast = both[0]
-    assert abs(slow.losses[1] - fast.losses[1]) > 0.05  # the rates do differ
+    assert abs(slow.losses[1] - fast.losses[1]) > 0.02  # the rates do differ
 
 
 def test_a_head_that_diverges_does_not_stop_the_others(synthetic_records):

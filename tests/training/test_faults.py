@@ -7,9 +7,7 @@ leaves. JAXCROP_FAULTS=N kills N times instead of 4.
 import os
 import random
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from launching import (
     ended,
     steps,
     train,
+    train_from_shell,
     wait_until,
 )
 
@@ -32,7 +31,7 @@ def command(synthetic_region):
 
     def arguments(run: Path, *more: str) -> list[str]:
         return [
-            *SMALL,
+            *(*SMALL, "--tune", "full"),
             *("--data-dir", str(synthetic_region), "--run-dir", str(run)),
             *("--batch-size", "2", "--steps", "12", "--eval-every", "2", *more),
         ]
@@ -99,7 +98,7 @@ def test_killed_at_any_moment(command, undisturbed, tmp_path):
 
 
 def test_sigterm_is_answered_with_a_checkpoint(command, undisturbed, tmp_path):
-    """While it begins, in the middle, and as `python -m jaxcrop.train`; each goes on later."""
+    """While it begins, and in the middle of a process that a shell started; each goes on later."""
     run, output = tmp_path / "run", tmp_path / "output"
     process = train(command(run), output=output)
     wait_until((run / "config.yaml").exists, process)
@@ -107,14 +106,11 @@ def test_sigterm_is_answered_with_a_checkpoint(command, undisturbed, tmp_path):
     assert ended(process) == 75, output.read_text()
     assert steps(run) == []
 
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
-    line = [sys.executable, "-m", "jaxcrop.train", *command(run)]
-    with output.open("w") as file:
-        process = subprocess.Popen(line, env=environment, stdout=file, stderr=file)
-        while _lines(run) < 5 and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(300) == 75, output.read_text()
+    process = train_from_shell(command(run), output=output)
+    while _lines(run) < 5 and process.poll() is None:
+        time.sleep(0.002)
+    process.terminate()
+    assert process.wait(300) == 75, output.read_text()
     assert "written; the same command goes on" in (run / "train.log").read_text()
     stopped_at = steps(run)[-1]
     assert 2 < stopped_at < 12
@@ -173,10 +169,10 @@ def test_two_processes_in_one_folder_and_other_settings(command, undisturbed, tm
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 260 MB."""
+    """A disk of 20 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -189,7 +185,7 @@ def test_a_full_disk(command, undisturbed, small_disk, tmp_path):
     """Ever more room, until it is enough: every time one sentence, and it goes on from there."""
     run, output, ballast = small_disk / "run", tmp_path / "output", small_disk / "ballast"
     reached = []
-    for free in (0, 30_000, 100_000):  # KB
+    for free in (0, 500, 2_000):  # KB
         ballast.unlink(missing_ok=True)
         left = shutil.disk_usage(small_disk).free - free * 1024
         with ballast.open("wb") as file:

@@ -12,6 +12,8 @@ from jaxcrop.training.loop import train
 from jaxcrop.training.runs import create_model, open_run, start_run
 from jaxcrop.weights import band_input
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 
 def _train(folder, records, **settings):
     """Train from random weights in `folder` and return the run."""
@@ -38,7 +40,7 @@ def _log(run):
     }
 
 
-def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, synthetic_records, small_vit):
+def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, synthetic_records):
     """With a ViT, whose maps a trained neck makes a pyramid of; it is a small one."""
     settings = {"architecture": "vit-s16", "eval_every": 2, "tune": "frozen"}
     whole = _train(tmp_path / "whole", synthetic_records, steps=4, **settings)

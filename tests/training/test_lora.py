@@ -1,31 +1,19 @@
 """Adapters against what they stand for: a frozen kernel plus a product of two matrices."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_up import fill
 
-from jaxcrop.models.backbones import BACKBONES
 from jaxcrop.models.segmenter import abstract_segmenter
-from jaxcrop.models.swin import SwinTransformerV2
-from jaxcrop.models.vit import VisionTransformer
 from jaxcrop.training.lora import adapters, merged
 from jaxcrop.training.network import Network, values_of
 
-SMALL = {
-    "vit-s16": partial(VisionTransformer, 16, 32, 4, 2),
-    "swin-v2-t": partial(SwinTransformerV2, 32, (1, 1, 2, 1), (1, 2, 4, 8)),
-}
 
-
-@pytest.fixture(scope="module", params=SMALL)
-def model(request):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, request.param, SMALL[request.param])
-        model = abstract_segmenter(request.param, "linear", 3, 6)
+@pytest.fixture(scope="module", params=["vit-s16", "swin-v2-t"])
+def model(request, small_backbones):
+    model = abstract_segmenter(request.param, "linear", 3, 6)
     fill(model)
     model.eval()
     return Network.of(model), values_of(model)

@@ -18,7 +18,7 @@ from jaxcrop.weights import band_input
 RATE = 1e-3
 
 
-pytestmark = pytest.mark.usefixtures("small_vit")
+pytestmark = pytest.mark.usefixtures("small_backbones")
 
 
 @pytest.fixture
