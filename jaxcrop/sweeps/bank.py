@@ -12,6 +12,8 @@ from jaxcrop.probes.store import FeatureStore
 Place = tuple[str, str]
 """Region and id of a chip."""
 
+MapsAndLabels = tuple[tuple[Float[np.ndarray, "*n _h _w _c"], ...], UInt8[np.ndarray, "*n h w"]]
+
 
 class FeatureBank:
     """Feature maps by chip and view, computed when they are first asked for, once for all.
@@ -46,26 +48,31 @@ class FeatureBank:
         height, width = self._of(region, 0).label.shape[1:]
         return self._backbone.padded(height, width)
 
-    def take(
-        self, places: Sequence[Place], views: Int[np.ndarray, " n"] | None = None, fill: int = 0
-    ) -> tuple[tuple[Float[np.ndarray, "n _h _w _c"], ...], UInt8[np.ndarray, "n h w"]]:
-        """The maps and labels of chips, each in its view (none: as they are), one after the other.
+    def arrays(self, *leading: int) -> MapsAndLabels:
+        """Arrays of zeros for the maps and labels of as many chips as `leading` multiplies to."""
+        region = next(iter(self._chips))
+        maps, label = self._of(region, 0)
+        shaped = [np.zeros((*leading, *array.shape[1:]), array.dtype) for array in (*maps, label)]
+        return tuple(shaped[:-1]), shaped[-1]
 
-        Up to `fill` rows, chips without labels fill up.
+    def fill(
+        self,
+        arrays: MapsAndLabels,
+        places: Sequence[Place],
+        views: Int[np.ndarray, " n"] | None = None,
+    ) -> None:
+        """Put the maps and labels of chips, each in its view (none: as they are), into `arrays`.
+
+        Rows beyond the chips are left without labels.
         """
         views = np.zeros(len(places), int) if views is None else views
-        size = max(len(places), fill)
-        maps: list[np.ndarray] = []
-        label = np.zeros(0)
-        for number, (place, view) in enumerate(zip(places, views.tolist(), strict=True)):
-            found, row = self._of(place[0], view), self._rows[place]
-            if not maps:
-                maps = [np.zeros((size, *x.shape[1:]), x.dtype) for x in found.maps]
-                label = np.zeros((size, *found.label.shape[1:]), np.uint8)
+        maps, label = arrays
+        for row, (place, view) in enumerate(zip(places, views.tolist(), strict=True)):
+            found, at = self._of(place[0], view), self._rows[place]
             for whole, of_view in zip(maps, found.maps, strict=True):
-                whole[number] = of_view[row]
-            label[number] = found.label[row]
-        return tuple(maps), label
+                whole[row] = of_view[at]
+            label[row] = found.label[at]
+        label[len(places) :] = 0
 
     def _of(self, region: str, view: int) -> FeatureMaps:
         if (region, view) not in self._maps:

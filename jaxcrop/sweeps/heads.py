@@ -21,7 +21,7 @@ from jaxcrop.data.experiment import Experiment
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
 from jaxcrop.models.segmenter import Head, Segmenter
-from jaxcrop.sweeps.bank import FeatureBank, Place
+from jaxcrop.sweeps.bank import FeatureBank, MapsAndLabels, Place
 from jaxcrop.training.evaluation import Evaluation, collected
 from jaxcrop.training.losses import Loss, class_weights
 from jaxcrop.training.mesh import data_mesh, evaluation_batch_size, split_over
@@ -155,6 +155,7 @@ class _Programs:
         self.statistics = compiled(of_heads(statistics))
 
         def evaluate(values: Values, maps: Maps, label, classes: tuple[int, ...]):
+            maps, label = jax.tree.map(lambda x: x[0], (maps, label))
             out, _ = logits(values, maps, label, training=False)
             return evaluated(out, label, classes)
 
@@ -163,6 +164,41 @@ class _Programs:
 
 _programs = lru_cache(maxsize=4)(_Programs)
 """The heads of a study's other groups mostly have the shape and the options of these."""
+
+
+class _Feed:
+    """Puts the batches of heads on the devices, by way of two sets of arrays in turn.
+
+    The kernel takes longer to give the pages of new arrays than the maps take to be copied.
+    """
+
+    def __init__(self, bank: FeatureBank, mesh: Mesh):
+        self._bank, self._mesh = bank, mesh
+        self._sets: list[MapsAndLabels | None] = [None, None]
+        self._readers: list[Any] = [None, None]
+
+    def batch(
+        self,
+        places: Sequence[Sequence[Place]],
+        views: Sequence[Int[np.ndarray, " n"] | None] | None = None,
+        size: int | None = None,
+    ) -> tuple[Maps, UInt8[Array, "heads n h w"]]:
+        """The maps and labels of each head's chips, and of none up to `size`."""
+        jax.block_until_ready(self._readers[0])  # what reads these arrays, as device and host may
+        shape = len(places), size or len(places[0])
+        if self._sets[0] is None or self._sets[0][1].shape[:2] != shape:
+            self._sets[0] = self._bank.arrays(*shape)
+        maps, label = self._sets[0]
+        for head, of_head in enumerate(places):
+            arrays = tuple(x[head] for x in maps), label[head]
+            self._bank.fill(arrays, of_head, None if views is None else views[head])
+        return _spread(self._sets[0], self._mesh)
+
+    def read_by(self, result: Any) -> None:
+        """Say what was computed of the last batch: its arrays are filled anew once that is done."""
+        self._readers[0] = result
+        self._sets.reverse()
+        self._readers.reverse()
 
 
 def _train(
@@ -182,21 +218,24 @@ def _train(
     samplings, done, last = [job.sampling for job in jobs], 0, jobs[0].last
     chips = [job.places("train") for job in jobs]
     training: list[Float[Array, " heads"]] = []
+    feed = _Feed(bank, programs.mesh)
     while done < last:
         until = min(last, samplings[0].validation_after(done, config.eval_every))
         for step in range(done, until):
-            batches = []
-            for places, sampling, key in zip(chips, samplings, keys, strict=True):
-                chosen = [places[k] for k in sampling.batch(step)]
-                views = None
-                if augmentation.how == "views":
-                    views = np.asarray(augmentation.drawn_views(key, step, len(chosen)))
-                batches.append(bank.take(chosen, views))
-            maps, label = _spread(_stacked(batches), programs.mesh)
+            chosen = [
+                [places[k] for k in sampling.batch(step)]
+                for places, sampling in zip(chips, samplings, strict=True)
+            ]
+            views = None
+            if augmentation.how == "views":
+                count = len(chosen[0])
+                views = [np.asarray(augmentation.drawn_views(key, step, count)) for key in keys]
+            maps, label = feed.batch(chosen, views)
             state, loss = programs.update(state, rates, weights, maps, label)
+            feed.read_by(loss)
             training.append(loss)
         done = until
-        state, validation = _validate(jobs, state, bank, programs)
+        state, validation = _validate(jobs, state, feed, programs)
         say(f"step {done}/{last}: validation loss {', '.join(f'{v:.4f}' for v in validation)}")
         for number in np.flatnonzero(~np.isfinite(np.asarray(loss) + validation)):
             faults.setdefault(int(number), _not_finite(jobs[number], done))
@@ -213,7 +252,7 @@ def _train(
         if number in faults:
             outcomes.append(faults[number])
             continue
-        found = _evaluate(job, "test", values, bank, programs, size=size, pictures=_SHOWN)
+        found = _evaluate(job, "test", values, feed, programs, size=size, pictures=_SHOWN)
         outcomes.append(Trained(found, losses[number]))
     return outcomes
 
@@ -236,7 +275,7 @@ def _begin(job: Job, programs: _Programs) -> TrainState:
 
 
 def _validate(
-    jobs: Sequence[Job], state: TrainState, bank: FeatureBank, programs: _Programs
+    jobs: Sequence[Job], state: TrainState, feed: _Feed, programs: _Programs
 ) -> tuple[TrainState, list[float]]:
     """The state to go on with, and each head's validation loss (`jaxcrop.training.validation`)."""
     config = jobs[0].config
@@ -244,15 +283,17 @@ def _validate(
     count = min(config.optimizer.batchnorm_batches, sampling.chips // sampling.batch_size)
     if count and programs.moving:
         statistics = state.statistics
+        chips = [job.places("train") for job in jobs]
         orders = [dataclasses.replace(job.sampling, how="shuffled") for job in jobs]
         for k in range(count):
-            batches = []
-            for job, order in zip(jobs, orders, strict=True):
-                places = job.places("train")
-                batches.append(bank.take([places[place] for place in order.batch(k)]))
-            maps, label = _spread(_stacked(batches), programs.mesh)
+            chosen = [
+                [places[number] for number in order.batch(k)]
+                for places, order in zip(chips, orders, strict=True)
+            ]
+            maps, label = feed.batch(chosen)
             ks = np.full(len(jobs), k)
             statistics = programs.statistics(state.model | statistics, maps, label, ks)
+            feed.read_by(statistics)
         state = dataclasses.replace(state, statistics=statistics)
     by_batch = config.scoring.validation_loss == "batches"
     losses = []
@@ -262,7 +303,7 @@ def _validate(
             min(wanted, chips) if by_batch else evaluation_batch_size(wanted, chips, programs.mesh)
         )
         values = _of_head(state.model, number)
-        found = _evaluate(job, "validation", values, bank, programs, size=size)
+        found = _evaluate(job, "validation", values, feed, programs, size=size)
         losses.append(found.batch_loss if by_batch else found.loss)
     _, plateau = jax.vmap(
         lambda one, value: programs.plateau.update(jnp.zeros(()), one, value=value)
@@ -274,7 +315,7 @@ def _evaluate(
     job: Job,
     split: str,
     values: Values,
-    bank: FeatureBank,
+    feed: _Feed,
     programs: _Programs,
     *,
     size: int,
@@ -286,9 +327,10 @@ def _evaluate(
     def results():
         for start in range(0, len(places), size):
             group = places[start : start + size]
-            maps, label = bank.take(group, fill=size)
             ids = tuple(chip_id for _, chip_id in group)
-            yield ids, *programs.evaluate(values, maps, label, classes)
+            found = programs.evaluate(values, *feed.batch([group], size=size), classes)
+            feed.read_by(found)
+            yield ids, *found
 
     return collected(results(), pictures)
 
