@@ -16,6 +16,9 @@ _CPU = {
     "xla_cpu_prefer_vector_width": 512,
 }
 
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+"""What JAX calls the end of a compilation."""
+
 
 def compiled(function: Callable, **arguments: Any) -> Callable:
     """`function` compiled as `jax.jit` would with these arguments, for the default backend."""
@@ -40,6 +43,3 @@ def _give_back_what_compiling_took() -> None:
                 trim(0)
 
         jax.monitoring.register_event_duration_secs_listener(listen)
-
-
-_COMPILED = "/jax/core/compile/backend_compile_duration"

@@ -343,8 +343,6 @@ def _not_finite(job: Job, step: int) -> InputError:
 
 
 def _stacked(trees: Sequence[Any]) -> Any:
-    if len(trees) == 1:  # without a copy
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], trees[0])
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ class Worker:
     store: FeatureStore
     say: Say
     hint: Say = lambda text: None
+    _planned: dict[tuple, dict[str, ChipSet]] = field(default_factory=dict, init=False)
 
     def work(self) -> Tally:
         """Compute every cell that is neither done, nor in quarantine, nor another process's.
@@ -160,7 +161,7 @@ class Worker:
         backbone = _backbone(cell)
         if backbone in self._planned:
             return self._planned[backbone]
-        chips: dict[str, dict[str, None]] = {}
+        chips: dict[str, set[str]] = {}
         where: dict[str, Experiment] = {}
         for other in self.study.cells:
             if _backbone(other) != backbone:
@@ -172,7 +173,7 @@ class Worker:
                 continue
             for of_split in experiment.ids.values():
                 for region, ids in of_split.items():
-                    chips.setdefault(region, {}).update(dict.fromkeys(ids))
+                    chips.setdefault(region, set()).update(ids)
                     where[region] = experiment
         self._planned[backbone] = {
             region: ChipSet(of.records[region], of.indices[region], tuple(sorted(chips[region])))
@@ -211,10 +212,6 @@ class Worker:
                 "backbone": backbone,
             },
         )
-
-    @cached_property
-    def _planned(self) -> dict[tuple, dict[str, ChipSet]]:
-        return {}
 
     @cached_property
     def _provenance(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from jaxcrop.weights import band_input
 
 pytestmark = pytest.mark.usefixtures("small_backbones")
 
-RATES = (1e-3, 1e-4)
+RATES = (2e-3, 1e-4)
 
 
 def config(records, decoder, rate, run_dir=None):
@@ -99,7 +99,7 @@ def test_heads_trained_together_equal_those_trained_apart(synthetic_records, tmp
         np.testing.assert_allclose(one.losses, other.losses, rtol=5e-3)
         np.testing.assert_allclose(one.evaluation.loss, other.evaluation.loss, rtol=5e-3)
     slow, fast = both[0]
-    assert abs(slow.losses[1] - fast.losses[1]) > 0.02  # the rates do differ
+    assert abs(slow.losses[1] - fast.losses[1]) > 0.05  # the rates do differ
 
 
 def test_a_head_that_diverges_does_not_stop_the_others(synthetic_records):
