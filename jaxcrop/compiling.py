@@ -1,12 +1,12 @@
 """How programs are compiled: `jax.jit` with the options that suit the backend."""
 
-import ctypes
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import jax
+
+from jaxcrop.allocator import return_freed_memory
 
 _CPU = {
     # YNNPACK's convolutions reach half the speed of Eigen's, and a quarter in weight gradients.
@@ -30,16 +30,14 @@ def compiled(function: Callable, **arguments: Any) -> Callable:
 
 @cache
 def _give_back_what_compiling_took() -> None:
-    """Have glibc return freed memory to the kernel whenever a program has been compiled.
+    """Return freed memory to the kernel whenever a program has been compiled.
 
     The compiler frees hundreds of megabytes in small blocks, which glibc keeps and a step's large
     arrays cannot use.
     """
-    with suppress(OSError, AttributeError):  # another C library
-        trim = ctypes.CDLL("libc.so.6").malloc_trim
 
-        def listen(event: str, seconds: float, **about: Any) -> None:
-            if event == _COMPILED and seconds > 0.5:
-                trim(0)
+    def listen(event: str, seconds: float, **about: Any) -> None:
+        if event == _COMPILED and seconds > 0.5:
+            return_freed_memory()
 
-        jax.monitoring.register_event_duration_secs_listener(listen)
+    jax.monitoring.register_event_duration_secs_listener(listen)

@@ -1,10 +1,7 @@
 """Records to batches on the host: chips of the wanted bands, in an order fixed by the seed."""
 
-import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -15,6 +12,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 from jaxtyping import Float, Float64, UInt8, UInt16, UInt32
 
+from jaxcrop.allocator import keep_freed_memory
 from jaxcrop.crops import IGNORE
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.decoding import Decoder
@@ -251,7 +249,7 @@ def training_batches(
     `rows` names, for a batch of so many chips, those that this process reads. Threads read ahead,
     or as many processes as `workers` says; the batches are the same.
     """
-    _keep_freed_memory()
+    keep_freed_memory()
 
     def batch(step: int) -> Batch:
         chosen = sampling.batch(step)
@@ -291,18 +289,3 @@ def evaluation_batches(
 
 _READ_AHEAD = 1 << 29
 """Bytes of batches that are read ahead, at most sixteen batches and at least two."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-
-@cache
-def _keep_freed_memory() -> None:
-    """Have glibc keep blocks up to 32 MB that are freed, for the next chips and batches.
-
-    It gives them back to the kernel otherwise, and touching the pages of a new block for the first
-    time takes as long as reading the chip.
-    """
-    with suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
