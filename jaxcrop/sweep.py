@@ -42,7 +42,8 @@ class SweepConfig:
     retry: bool = False
     """Try the cells in quarantine again."""
     dry_run: bool = False
-    """Print the cells, in order, and how long they should take; compute nothing."""
+    """Print the cells, in order, how long they should take, and what disk their features need;
+    compute nothing."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _opened(study: Path, out: Path | None) -> "tuple[Study, SweepFolder]":
 def _print_plan(study: "Study", folder: "SweepFolder", data_dir: Path | None) -> None:
     from jaxcrop.sweeps.expected import expected_seconds  # noqa: PLC0415
     from jaxcrop.sweeps.study import config_of  # noqa: PLC0415
-    from jaxcrop.sweeps.worker import missing, training_chips  # noqa: PLC0415
+    from jaxcrop.sweeps.worker import feature_bytes, missing, training_chips  # noqa: PLC0415
 
     open_cells = folder.open_cells(study.cells)
     print(f"{study.title}: {len(study.cells)} cells, {len(open_cells)} to compute")
@@ -142,6 +143,8 @@ def _print_plan(study: "Study", folder: "SweepFolder", data_dir: Path | None) ->
     if seconds:
         total = sum(seconds[cell.key] for cell in open_cells)
         print(f"expected: {_hours(total)} in one process")
+        if space := feature_bytes(study, data_dir):
+            print(f"features: up to {space / 1e9:.1f} GB where they are kept (--features)")
     for sentence in lacking:
         print(f"missing: {sentence}")
 

@@ -7,6 +7,14 @@ import pytest
 
 # Two virtual devices, so that every test of training is one of sharded training.
 os.environ.update(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="2")
+# Most programs of the tests run once or twice, for less time than they take to be compiled well.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=1",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    )
+)
 # Programs compiled by one test need not be compiled again by the next.
 os.environ.update(
     JAX_COMPILATION_CACHE_DIR=str(Path(__file__).parents[1] / ".pytest_cache" / "xla"),

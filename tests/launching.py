@@ -108,7 +108,7 @@ def wait_until(condition: Callable[[], bool], process: BaseProcess, seconds: flo
         if time.monotonic() > until:
             process.kill()
             pytest.fail(f"nothing happened in {seconds} s")
-        time.sleep(0.002)
+        time.sleep(0.01)
     return True
 
 

@@ -1,10 +1,14 @@
-"""Tiny backbones under the names of large ones, for tests of what is done with a model."""
+"""Tiny backbones under the names of large ones, for tests of what is done with a model.
+
+They are compiled in haste, since they compute in less time than they take to be compiled well.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from unittest import mock
 
+from jaxcrop import compiling
 from jaxcrop.models import segmenter
 from jaxcrop.models.backbones import BACKBONES
 from jaxcrop.models.resnet import BasicBlock, ResNet
@@ -17,11 +21,13 @@ SMALL = {
     "swin-v2-t": partial(SwinTransformerV2, 32, (1, 1, 2, 1), (1, 2, 4, 8)),
 }
 
+HASTY = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+
 
 @contextmanager
 def small_backbones() -> Iterator[None]:
     """A block in which they stand for the architectures of their names."""
-    with mock.patch.dict(BACKBONES, SMALL):
+    with mock.patch.dict(BACKBONES, SMALL), mock.patch.dict(compiling._CPU, HASTY):
         segmenter._draw.cache_clear()
         yield
     segmenter._draw.cache_clear()

@@ -13,6 +13,8 @@ from launching import ended, launch
 
 from jaxcrop import sweep
 from jaxcrop.sweeps.cells import read_results
+from jaxcrop.sweeps.study import read_study
+from jaxcrop.sweeps.worker import feature_bytes
 
 KILLS = int(os.environ.get("JAXCROP_FAULTS", "2"))
 SEEDS = max(1, KILLS // 4)
@@ -116,6 +118,11 @@ def test_a_sweep_computes_what_is_missing_and_sets_failures_aside(
     printed = capsys.readouterr().out
     assert f"{CELLS + 1} cells, 0 to compute" in printed
     assert printed.count(" done ") == CELLS
+    arrays = [np.load(path, mmap_mode="r") for path in undisturbed.glob("features/*/*.npy")]
+    assert feature_bytes(read_study(undisturbed.parent / "study.yaml"), synthetic_region) == sum(
+        array.nbytes for array in arrays
+    )
+    assert f"features: up to {sum(a.nbytes for a in arrays) / 1e9:.1f} GB" in printed
     assert not any(undisturbed.glob("runs/*/checkpoints"))
 
 

@@ -103,11 +103,7 @@ def feature_maps(
     InputError where the records lack a band, and TooLargeError for features that `dtype` cannot
     hold.
     """
-    height, width = chips.chips(backbone.band_input)[0].label.shape
-    image = jax.ShapeDtypeStruct((1, height, width, len(backbone.band_input.bands)), jnp.float32)
-    shapes = jax.eval_shape(FrozenBackbone.maps, backbone, image)
-    specs = {f"map{k}": Spec((len(chips), *x.shape[1:]), dtype) for k, x in enumerate(shapes)}
-    specs["label"] = Spec((len(chips), height, width), "uint8")
+    specs = map_specs(backbone, chips, dtype)
 
     def compute(placed: FrozenBackbone, ids: Sequence[str], batch: Batch, mesh: Mesh) -> dict:
         keys = view.keys(batch.number)
@@ -121,7 +117,20 @@ def feature_maps(
             backbone, chips, compute, batch_size=batch_size, mesh=mesh, progress=progress
         ),
     )
-    return FeatureMaps(tuple(arrays[f"map{k}"] for k in range(len(shapes))), arrays["label"])
+    label = arrays.pop("label")
+    return FeatureMaps(tuple(arrays.values()), label)
+
+
+def map_specs(backbone: FrozenBackbone, chips: ChipSet, dtype: str) -> dict[str, Spec]:
+    """Shapes and types of the chips' `map0`, `map1`, ... and `label`, one view of them.
+
+    The backbone may be abstract. Raises InputError where the records lack a band.
+    """
+    height, width = chips.chips(backbone.band_input)[0].label.shape
+    image = jax.ShapeDtypeStruct((1, height, width, len(backbone.band_input.bands)), jnp.float32)
+    shapes = jax.eval_shape(FrozenBackbone.maps, backbone, image)
+    specs = {f"map{k}": Spec((len(chips), *x.shape[1:]), dtype) for k, x in enumerate(shapes)}
+    return specs | {"label": Spec((len(chips), height, width), "uint8")}
 
 
 def pixel_features(

@@ -27,6 +27,11 @@ class Spec(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def size(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 Blocks = Callable[[], Iterable[Mapping[str, np.ndarray]]]
 """Computes arrays from the first row to the last: in each mapping, the next rows of all."""

@@ -17,9 +17,9 @@ from jaxcrop.data.bands import BandInput
 from jaxcrop.data.experiment import Experiment
 from jaxcrop.errors import InputError, UnfinishedWriteError, first_line
 from jaxcrop.figures import TRUE_COLOUR, stretched
-from jaxcrop.models.segmenter import random_segmenter
+from jaxcrop.models.segmenter import abstract_segmenter, random_segmenter
 from jaxcrop.probes.backbones import FrozenBackbone
-from jaxcrop.probes.features import ChipSet
+from jaxcrop.probes.features import ChipSet, map_specs
 from jaxcrop.probes.store import FeatureStore
 from jaxcrop.sweeps.bank import FeatureBank
 from jaxcrop.sweeps.cells import Cell, CellResult
@@ -159,26 +159,9 @@ class Worker:
     def _chips(self, cell: Cell) -> dict[str, ChipSet]:
         """The chips of each region that any heads of the study on this backbone ask for."""
         backbone = _backbone(cell)
-        if backbone in self._planned:
-            return self._planned[backbone]
-        chips: dict[str, set[str]] = {}
-        where: dict[str, Experiment] = {}
-        for other in self.study.cells:
-            if _backbone(other) != backbone:
-                continue
-            config = config_of(other, data_dir=self.data_dir, run_dir=None)
-            try:
-                experiment = experiment_of(config, found(config)[0])
-            except InputError:  # that cell fails by itself
-                continue
-            for of_split in experiment.ids.values():
-                for region, ids in of_split.items():
-                    chips.setdefault(region, set()).update(ids)
-                    where[region] = experiment
-        self._planned[backbone] = {
-            region: ChipSet(of.records[region], of.indices[region], tuple(sorted(chips[region])))
-            for region, of in where.items()
-        }
+        if backbone not in self._planned:
+            cells = [other for other in self.study.cells if _backbone(other) == backbone]
+            self._planned[backbone] = _chips_of(cells, self.data_dir)
         return self._planned[backbone]
 
     def _result(
@@ -216,6 +199,46 @@ class Worker:
     @cached_property
     def _provenance(self) -> dict[str, Any]:
         return provenance()
+
+
+def _chips_of(cells: Iterable[Cell], data_dir: Path | None) -> dict[str, ChipSet]:
+    """The chips of each region that any of the cells asks for."""
+    chips: dict[str, set[str]] = {}
+    where: dict[str, Experiment] = {}
+    for cell in cells:
+        config = config_of(cell, data_dir=data_dir, run_dir=None)
+        try:
+            experiment = experiment_of(config, found(config)[0])
+        except InputError:  # that cell fails by itself
+            continue
+        for of_split in experiment.ids.values():
+            for region, ids in of_split.items():
+                chips.setdefault(region, set()).update(ids)
+                where[region] = experiment
+    return {
+        region: ChipSet(of.records[region], of.indices[region], tuple(sorted(chips[region])))
+        for region, of in where.items()
+    }
+
+
+def feature_bytes(study: Study, data_dir: Path | None) -> int:
+    """What the features of all heads of the study take, at most, where they are kept."""
+    by_backbone: dict[tuple, list[Cell]] = {}
+    for cell in study.cells:
+        if cell.method == "heads":
+            by_backbone.setdefault(_backbone(cell), []).append(cell)
+    total = 0
+    for cells in by_backbone.values():
+        configs = [config_of(cell, data_dir=data_dir, run_dir=None) for cell in cells]
+        seen, dtype = found(configs[0])[1].band_input, configs[0].device.compute_dtype
+        architecture = configs[0].model.architecture
+        model = abstract_segmenter(architecture, "linear", len(seen.bands), NUM_CLASSES)
+        backbone = FrozenBackbone.of(model, architecture, seen, dtype)
+        of_training = [c.optimizer.views for c in configs if c.optimizer.augmentation == "views"]
+        views = 1 + max(of_training, default=0)
+        for chips in _chips_of(cells, data_dir).values():
+            total += views * sum(spec.size for spec in map_specs(backbone, chips, dtype).values())
+    return total
 
 
 def missing(study: Study, data_dir: Path | None) -> list[str]:

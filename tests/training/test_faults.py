@@ -108,7 +108,7 @@ def test_sigterm_is_answered_with_a_checkpoint(command, undisturbed, tmp_path):
 
     process = train_from_shell(command(run), output=output)
     while _lines(run) < 5 and process.poll() is None:
-        time.sleep(0.002)
+        time.sleep(0.01)
     process.terminate()
     assert process.wait(300) == 75, output.read_text()
     assert "written; the same command goes on" in (run / "train.log").read_text()
