@@ -22,6 +22,8 @@ from jaxcrop.weights import INPUTS
 from jaxcrop.weights.converted import MANIFEST_FIELDS, save_converted, state_variables
 from jaxcrop.weights.safetensors import Spec
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 TRIAL = ("--weights", "random", "--splits", "random", "--seeds", "2")
 
 
@@ -49,7 +51,7 @@ def save(folder, architecture, family="ssl4eo", source="sentinel2", seed=0):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
+def cache(small_backbones, tmp_path_factory):
     """A cache that holds two published sets."""
     folder = tmp_path_factory.mktemp("cache")
     save(folder / "weights" / "ssl4eo-resnet18-moco", "resnet18")
