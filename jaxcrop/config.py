@@ -164,7 +164,7 @@ class OptimizerConfig:
     for batch-normalisation statistics and region losses, which are those of a part."""
     ema: float | None = None
     """Validate and keep a moving average of the weights, with this decay per step, as 0.99."""
-    batchnorm_batches: int = 8
+    batchnorm_batches: int = 2
     """Training batches that set the batch-normalisation statistics anew before each validation
     (0: keep running averages alone, as PyTorch does)."""
     eval_every: int | None = None
