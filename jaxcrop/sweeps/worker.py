@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -237,7 +237,9 @@ def feature_bytes(study: Study, data_dir: Path | None) -> int:
         of_training = [c.optimizer.views for c in configs if c.optimizer.augmentation == "views"]
         views = 1 + max(of_training, default=0)
         for chips in _chips_of(cells, data_dir).values():
-            total += views * sum(spec.size for spec in map_specs(backbone, chips, dtype).values())
+            with suppress(InputError):  # records that lack a band: those cells fail by themselves
+                specs = map_specs(backbone, chips, dtype)
+                total += views * sum(spec.size for spec in specs.values())
     return total
 
 
