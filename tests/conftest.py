@@ -10,9 +10,9 @@ os.environ.update(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="2")
 # Most programs of the tests run once or twice, for less time than they take to be compiled well.
 os.environ["XLA_FLAGS"] = " ".join(
     (
-        os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=1",
         "--xla_cpu_parallel_codegen_split_count=1",
+        os.environ.get("XLA_FLAGS", ""),  # what is asked for by hand comes last, and holds
     )
 )
 # Programs compiled by one test need not be compiled again by the next.

@@ -21,7 +21,7 @@ SMALL = {
     "swin-v2-t": partial(SwinTransformerV2, 32, (1, 1, 2, 1), (1, 2, 4, 8)),
 }
 
-HASTY = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
+HASTY = {"xla_backend_optimization_level": 0}
 
 
 @contextmanager

@@ -160,8 +160,7 @@ class Worker:
         """The chips of each region that any heads of the study on this backbone ask for."""
         backbone = _backbone(cell)
         if backbone not in self._planned:
-            cells = [other for other in self.study.cells if _backbone(other) == backbone]
-            self._planned[backbone] = _chips_of(cells, self.data_dir)
+            self._planned[backbone] = _chips_of(self._sharing[backbone], self.data_dir)
         return self._planned[backbone]
 
     def _result(
@@ -197,6 +196,10 @@ class Worker:
         )
 
     @cached_property
+    def _sharing(self) -> dict[tuple, list[Cell]]:
+        return _heads_by_backbone(self.study)
+
+    @cached_property
     def _provenance(self) -> dict[str, Any]:
         return provenance()
 
@@ -223,12 +226,8 @@ def _chips_of(cells: Iterable[Cell], data_dir: Path | None) -> dict[str, ChipSet
 
 def feature_bytes(study: Study, data_dir: Path | None) -> int:
     """What the features of all heads of the study take, at most, where they are kept."""
-    by_backbone: dict[tuple, list[Cell]] = {}
-    for cell in study.cells:
-        if cell.method == "heads":
-            by_backbone.setdefault(_backbone(cell), []).append(cell)
     total = 0
-    for cells in by_backbone.values():
+    for cells in _heads_by_backbone(study).values():
         configs = [config_of(cell, data_dir=data_dir, run_dir=None) for cell in cells]
         seen, dtype = found(configs[0])[1].band_input, configs[0].device.compute_dtype
         architecture = configs[0].model.architecture
@@ -281,6 +280,15 @@ def _backbone(cell: Cell) -> tuple:
         cell.seed if weights == "random" else None,
         *(config.settings()[name] for name in names),
     )
+
+
+def _heads_by_backbone(study: Study) -> dict[tuple, list[Cell]]:
+    """The cells of heads by what `_backbone` says of them."""
+    cells: dict[tuple, list[Cell]] = {}
+    for cell in study.cells:
+        if cell.method == "heads":
+            cells.setdefault(_backbone(cell), []).append(cell)
+    return cells
 
 
 def _keep_examples(folder: SweepFolder, region: str, experiment: Experiment) -> None:
