@@ -42,7 +42,11 @@ def test_logistic_regression_is_that_of_scikit_learn(features):
         kernel = np.asarray(found.kernel[p]).T[want.classes_] * scaler.scale_
         np.testing.assert_allclose(kernel, want.coef_, atol=1e-3 * np.abs(want.coef_).max())
         chance = np.asarray(x @ found.kernel[p] + found.bias[p])
-        np.testing.assert_array_equal(chance.argmax(1), want.predict(scaler.transform(x)))
+        first, second = np.sort(want.predict_proba(scaler.transform(x)), 1)[:, :-3:-1].T
+        sure = first - second > 0.01  # both have converged to within so much
+        theirs = want.predict(scaler.transform(x))
+        np.testing.assert_array_equal(chance.argmax(1)[sure], theirs[sure])
+        assert sure.mean() > 0.95
         unknown = np.setdiff1d(np.arange(6), want.classes_)
         assert np.isneginf(found.bias[p, unknown]).all()
         assert unknown.tolist() == ([2] if p == 2 else [])

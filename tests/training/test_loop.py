@@ -1,6 +1,7 @@
 """Whole training runs on synthetic chips: resuming, freezing, and what stops a run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from flax import nnx
 
 from jaxcrop.config import TrainConfig
 from jaxcrop.errors import InputError
+from jaxcrop.training import validation
+from jaxcrop.training.evaluation import evaluate_chips
 from jaxcrop.training.loop import train
 from jaxcrop.training.runs import create_model, open_run, start_run
 from jaxcrop.weights import band_input
@@ -65,16 +68,24 @@ def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, synthetic_records):
         _train(tmp_path / "parts", synthetic_records, steps=4)
 
 
-def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(tmp_path, synthetic_records):
-    """A learning rate that wrecks the model by and by: the best checkpoint is an early one."""
-    run = _train(tmp_path / "run", synthetic_records, steps=4, eval_every=1, learning_rate=3.0)
+def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(
+    tmp_path, synthetic_records, monkeypatch
+):
+    """Validation that is made far worse after all steps but the second: that one's is kept too."""
+    worse = iter([1000.0, 0.0, 1000.0, 1000.0])
+
+    def evaluate(*arguments, **how):
+        found = evaluate_chips(*arguments, **how)
+        return replace(found, loss=found.loss + next(worse))
+
+    monkeypatch.setattr(validation, "evaluate_chips", evaluate)
+    run = _train(tmp_path / "run", synthetic_records, steps=4, eval_every=1)
     losses = {step: value for (step, name), value in _log(run).items() if name == "validation/loss"}
-    best = min(losses, key=losses.get)
+    assert min(losses, key=losses.get) == 2
     kept = {
         int(path.name) for path in (run.folder / "checkpoints").iterdir() if path.name.isdigit()
     }
-    assert best < 3
-    assert kept == {best, 3, 4}
+    assert kept == {2, 3, 4}
     assert run.title == "africa: satlas ResNet-18 (random weights), U-Net, synthetic sact 2.0.0"
     assert run.classes == (4, 5)
     assert open_run(run.folder).band_input == run.band_input

@@ -41,6 +41,7 @@ function chart(host, { label, draw, table, fallback = 320, hints = "" }) {
   };
   self.update = () => {
     self.stale = true;
+    svg.setAttribute("aria-label", label());
     if (self.seen) self.draw();
   };
 
