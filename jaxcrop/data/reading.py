@@ -287,5 +287,5 @@ def evaluation_batches(
         yield tuple(chip.chip_id for chip in group), stacked(group, batch_size)
 
 
-_READ_AHEAD = 1 << 29
+_READ_AHEAD = 1 << 27
 """Bytes of batches that are read ahead, at most sixteen batches and at least two."""

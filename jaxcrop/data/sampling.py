@@ -31,9 +31,12 @@ class Sampling:
         return -(-epochs * self.chips // self.batch_size)
 
     def validation_after(self, step: int, every: int | None) -> int:
-        """The next step of so many done that validation follows: each `every`, or each pass."""
-        every = every or self._steps_in_pass
-        return (step // every + 1) * every
+        """The next step of so many done that is validated: each `every`, or where a pass ends."""
+        if every:
+            return (step // every + 1) * every
+        if self.how == "replacement":
+            return self.steps(step // self._steps_in_pass + 1)
+        return self.steps(step * self.batch_size // self.chips + 1)
 
     def batch(self, step: int) -> Int[np.ndarray, " n"]:
         """Positions of the chips of batch `step`, counted from 0."""
@@ -56,10 +59,8 @@ class Sampling:
 
     @property
     def _steps_in_pass(self) -> int:
-        """Of a shuffled pass those that end in it; one whose batch runs on is the next one's."""
-        if self.how == "replacement":
-            return -(-self.chips // self.batch_size)
-        return max(1, self.chips // self.batch_size)
+        """Of a pass with replacement, whose last batch holds what is left."""
+        return -(-self.chips // self.batch_size)
 
     def _pass(self, number: int) -> Int[np.ndarray, " chips"]:
         return _drawn(self.chips, self.seed, int(number), self.how)

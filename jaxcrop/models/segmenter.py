@@ -1,7 +1,7 @@
 """A backbone joined to a decoder: image in, logits out."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
@@ -118,20 +118,27 @@ def random_segmenter(
     architecture: str, decoder: str, in_channels: int, num_classes: int, *, seed: int
 ) -> Segmenter:
     """The same model, its weights drawn by `seed` in one compiled program."""
+    return drawing(architecture, decoder, in_channels, num_classes)(seed)
+
+
+def drawing(
+    architecture: str, decoder: str, in_channels: int, num_classes: int
+) -> Callable[[int], Segmenter]:
+    """What draws such models by their seeds; it keeps the compiled program, of some 80 MB."""
     arguments = architecture, decoder, in_channels, num_classes
-    model = abstract_segmenter(*arguments)
-    nnx.update(model, _draw(*arguments)(jax.random.key(seed)))
-    return model
 
-
-@cache
-def _draw(*arguments: str | int) -> Callable[[PRNGKeyArray], nnx.State]:
+    # It runs a few times: compiling without optimisation takes 10 s, not 23 s, on two cores.
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def draw(key: PRNGKeyArray) -> nnx.State:
         model = create_segmenter(*arguments, rngs=Keys(key))
         return nnx.state(model, (nnx.Param, nnx.BatchStat))
 
-    # It runs once or twice: compiling without optimisation takes 10 s, not 23 s, on two cores.
-    return jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
+    def drawn(seed: int) -> Segmenter:
+        model = abstract_segmenter(*arguments)
+        nnx.update(model, draw(jax.random.key(seed)))
+        return model
+
+    return drawn
 
 
 def abstract_segmenter(

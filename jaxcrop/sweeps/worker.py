@@ -17,7 +17,7 @@ from jaxcrop.data.bands import BandInput
 from jaxcrop.data.experiment import Experiment
 from jaxcrop.errors import InputError, UnfinishedWriteError, first_line
 from jaxcrop.figures import TRUE_COLOUR, stretched
-from jaxcrop.models.segmenter import abstract_segmenter, random_segmenter
+from jaxcrop.models.segmenter import abstract_segmenter, drawing
 from jaxcrop.probes.backbones import FrozenBackbone
 from jaxcrop.probes.features import ChipSet, map_specs
 from jaxcrop.probes.store import FeatureStore
@@ -128,10 +128,9 @@ class Worker:
         records, beginning = found(configs[0])
         architecture, decoder = model_config.architecture, model_config.decoder
         arguments = architecture, decoder, len(beginning.band_input.bands), NUM_CLASSES
-        jobs = []
+        jobs, drawn = [], drawing(*arguments)
         for config in configs:
-            # The weights that a training run of this seed begins with.
-            model = random_segmenter(*arguments, seed=config.optimizer.seed)
+            model = drawn(config.optimizer.seed)  # as a training run of this seed begins
             beginning.fill(model)
             jobs.append(Job(config, experiment_of(config, records), head_values(model)))
         backbone = FrozenBackbone.of(

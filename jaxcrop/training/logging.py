@@ -13,16 +13,19 @@ import numpy as np
 from jaxtyping import Integer, UInt8, UInt16
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import image as image_summary
-from tensorboardX.summary import scalar as scalar_summary
 
 from jaxcrop.crops import CROPS
 from jaxcrop.figures import TRUE_COLOUR, stretched
 from jaxcrop.files import json_lines, replacing, writing
+from jaxcrop.importing import unseen
 from jaxcrop.training.trackers import open_trackers
+
+with unseen("torch"):  # of which tensorboardX imports what takes 3 s and 180 MB, for a type's name
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import image as image_summary
+    from tensorboardX.summary import scalar as scalar_summary
 
 _GAP = 4
 _AT_ONCE = 1e-3

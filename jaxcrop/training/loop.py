@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from jaxcrop.allocator import return_freed_memory
 from jaxcrop.config import OptimizerConfig
 from jaxcrop.data.augment import Augmentation
 from jaxcrop.data.experiment import Experiment
@@ -97,6 +98,7 @@ def train(run: Run, model: Segmenter) -> None:
                 if (done := int(state.step)) == until:
                     state, loss = validator(state, log)
                 checkpoints.save(state, loss)
+                return_freed_memory()  # what validation and the checkpoint took
                 if preemption.stopping and done < last:
                     log.message(
                         f"SIGTERM: checkpoint of step {done} written; the same command goes on"

@@ -39,6 +39,17 @@ def test_replacement_draws_a_pass_as_torchgeo_does():
 def test_passes_are_counted_in_steps_and_validated():
     sampling = Sampling(10, 4, seed=0)
     assert sampling.steps(2) == 5
-    assert [sampling.validation_after(step, None) for step in range(5)] == [2, 2, 4, 4, 6]
+    assert [sampling.validation_after(step, None) for step in range(5)] == [3, 3, 3, 5, 5]
     assert [sampling.validation_after(step, 3) for step in range(4)] == [3, 3, 3, 6]
-    assert Sampling(810, 128, seed=0, how="replacement").validation_after(0, None) == 7
+    replacement = Sampling(810, 128, seed=0, how="replacement")
+    assert [replacement.validation_after(step, None) for step in (0, 6, 7)] == [7, 7, 14]
+
+
+@pytest.mark.parametrize("how", ["shuffled", "replacement"])
+@pytest.mark.parametrize("size", [1, 3, 7, 10])
+def test_so_many_passes_are_validated_as_often(how, size):
+    sampling, step, validated = Sampling(10, size, seed=0, how=how), 0, []
+    while step < sampling.steps(6):
+        step = sampling.validation_after(step, None)
+        validated.append(step)
+    assert validated == [sampling.steps(passes) for passes in range(1, 7)]
