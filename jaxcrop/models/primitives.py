@@ -12,7 +12,7 @@ from math import gcd
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 _LANES, _ROWS = 128, 16
 """A row of so many numbers fills the vector units, and so many rows are summed at once."""
@@ -57,6 +57,20 @@ def _add_bias_backward(_, slope):
 add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _add_bias_backward)
 
 
+def _one_after_the_other(of_x: Array, of_kernel: Array) -> tuple[Array, Array]:
+    """Both gradients of a layer before the next one's, on a CPU.
+
+    XLA leaves those of kernels for later, and what they are computed from in memory. Of several
+    accelerators, each adds up a kernel's gradient with the others' while it goes on.
+    """
+    return jax.lax.platform_dependent(
+        of_x,
+        of_kernel,
+        cpu=lambda *gradients: jax.lax.optimization_barrier(gradients),
+        default=lambda *gradients: gradients,
+    )
+
+
 @jax.custom_vjp
 def product(x: Float[Array, "*n i"], kernel: Float[Array, "i o"]) -> Float[Array, "*n o"]:
     """The matrix product over the last axis of `x`."""
@@ -79,7 +93,7 @@ def _product_backward(operands, slope):
         of_kernel = jax.lax.dot_general(slopes, rows, over_rows).T
     else:
         of_kernel = jax.lax.dot_general(rows, slopes, over_rows)
-    return slope @ kernel.T, of_kernel
+    return _one_after_the_other(slope @ kernel.T, of_kernel)
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -132,7 +146,7 @@ def _convolve_backward(stride, padding, operands, slope):
     of_kernel = jax.lax.platform_dependent(
         x, slope, cpu=turned if narrow else as_usual, default=as_usual
     )
-    return pull(slope)[0], of_kernel
+    return _one_after_the_other(pull(slope)[0], of_kernel)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -186,6 +200,80 @@ def convolve_transposed(
     The map with zeros between its pixels is not made: each position of a cell meets four taps.
     """
     return _sub_pixel(x, kernel, _TRANSPOSED_TAPS)
+
+
+@jax.custom_vjp
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w c"]:
+    """The largest of 3x3 pixels around every second one: half the map, rounded up.
+
+    The gradient goes to the first of equals, as PyTorch's does. XLA's own finds their places by
+    five arrays of the size of `x`.
+    """
+    sides = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), sides)
+
+
+def _max_pool_forward(x):
+    x = jax.lax.optimization_barrier(x)
+    pooled = max_pool(x)
+    columns = _triples(x, axis=2)
+    largest = jnp.maximum(jnp.maximum(*columns[:2]), columns[2])
+    rows = _triples(largest, axis=1)
+    row = _first(rows, pooled)
+    before, first, second = _triples(_first(columns, largest), axis=1)
+    column = jnp.where(row == 0, before, jnp.where(row == 1, first, second))
+    return pooled, (3 * row + column, jnp.zeros((0, *x.shape[1:])))
+
+
+def _max_pool_backward(kept, slope):
+    place, like = kept
+    slope = jax.lax.optimization_barrier(slope)
+    b, rows, columns, c = slope.shape
+    _, h, w, _ = like.shape
+
+    def of(row: int, column: int) -> Float[Array, "b _h _w c"]:
+        """The slope where the largest is at this row and column of the window.
+
+        Row 0 is that before the window's own pair of rows, so it belongs to the pair before.
+        """
+        chosen = jnp.where(place == 3 * row + column, slope, 0)
+        if row == 0:
+            chosen = jnp.pad(chosen[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0)))
+        if column == 0:
+            chosen = jnp.pad(chosen[:, :, 1:], ((0, 0), (0, 0), (0, 1), (0, 0)))
+        return chosen
+
+    even = jnp.stack([of(1, 1), of(1, 0) + of(1, 2)], axis=3)
+    corners = of(0, 0) + of(0, 2) + of(2, 0) + of(2, 2)
+    odd = jnp.stack([of(0, 1) + of(2, 1), corners], axis=3)
+    whole = jnp.stack([even, odd], axis=2).reshape(b, 2 * rows, 2 * columns, c)
+    return (whole[:, :h, :w],)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _triples(x: Float[Array, "b _h _w c"], axis: int) -> list[Float[Array, "b _h _w c"]]:
+    """Of every pair along `axis`: the one before it, its first and its second.
+
+    What lies beyond the ends is the smallest of its type.
+    """
+    smallest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else 0
+    sides = [(0, 0)] * x.ndim
+    sides[axis] = (2, x.shape[axis] % 2)
+    x = jnp.pad(x, sides, constant_values=smallest)
+    count = x.shape[axis] // 2
+    pairs = x.reshape(*x.shape[:axis], count, 2, *x.shape[axis + 1 :])
+    first, second = (jax.lax.index_in_dim(pairs, k, axis + 1, keepdims=False) for k in (0, 1))
+    later = partial(jax.lax.slice_in_dim, start_index=1, limit_index=count, axis=axis)
+    before = jax.lax.slice_in_dim(second, 0, count - 1, axis=axis)
+    return [before, later(first), later(second)]
+
+
+def _first(triple: list[Array], largest: Array) -> UInt8[Array, "*shape"]:
+    """Which of three is the first that is the largest."""
+    last = jnp.where(triple[1] == largest, 1, 2)
+    return jnp.where(triple[0] == largest, 0, last).astype(jnp.uint8)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

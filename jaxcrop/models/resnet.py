@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcrop.models.layers import BatchNorm, Conv
+from jaxcrop.models.primitives import max_pool
 from jaxcrop.models.remat import Blockwise
 from jaxcrop.models.sizes import check_size
 
@@ -106,7 +107,7 @@ class ResNet(Blockwise):
     def __call__(self, image: Float[Array, "b h w band"]) -> tuple[Float[Array, "b _h _w _c"], ...]:
         check_size(image, self.strides[-1])
         features = [jax.nn.relu(self.bn1(self.conv1(image)))]
-        x = nnx.max_pool(features[0], (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(features[0])
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
                 x = self.through(block, x)

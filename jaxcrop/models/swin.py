@@ -128,8 +128,7 @@ class WindowAttention(nnx.Module):
             regions = regions[:, None]
             mask = np.where(regions[..., None] == regions[..., None, :], 0, -100)
             mask = jnp.asarray(mask, wide)
-        x = attend(query, key, value, self._position_bias(wide), mask)
-        return self.proj(x.swapaxes(2, 3).reshape(b, n, t, c))
+        return self.proj(attend(query, key, value, self._position_bias(wide), mask))
 
     def _position_bias(self, dtype: jnp.dtype) -> Float[Array, "heads tokens tokens"]:
         table = jnp.asarray(relative_coords_table().reshape(-1, 2), dtype)

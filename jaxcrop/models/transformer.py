@@ -11,13 +11,13 @@ from jaxcrop.models.primitives import channel_sums, product, widened
 
 @jax.custom_vjp
 def attend(
-    query: Float[Array, "b *n t d"],
-    key: Float[Array, "b *n t d"],
-    value: Float[Array, "b *n t d"],
-    bias: Float[Array, "*n t t"] | None = None,
-    mask: Float[Array, "*n t t"] | None = None,
-) -> Float[Array, "b *n t d"]:
-    """Attention by the softmax of the products of queries and keys.
+    query: Float[Array, "b *n heads t d"],
+    key: Float[Array, "b *n heads t d"],
+    value: Float[Array, "b *n heads t d"],
+    bias: Float[Array, "*n heads t t"] | None = None,
+    mask: Float[Array, "*n #heads t t"] | None = None,
+) -> Float[Array, "b *n t heads*d"]:
+    """Attention by the softmax of the products of queries and keys, the heads side by side.
 
     `bias`, which learns, and `mask`, which does not, are added to the products first.
 
@@ -36,12 +36,18 @@ def _attend_forward(query, key, value, bias, mask):
     total = powers.sum(axis=-1, keepdims=True)
     powers = jax.lax.optimization_barrier(powers.astype(value.dtype))
     out = (_wide_product("...qk,...kd->...qd", powers, value) / total).astype(value.dtype)
+    out = out.swapaxes(-3, -2).reshape(*query.shape[:-3], query.shape[-2], -1)
+    out = jax.lax.optimization_barrier(out)  # which is kept as it is used
     return out, (query, key, value, bias, powers, total, out)
 
 
 def _attend_backward(kept, slope):
     query, key, value, bias, powers, total, out = kept
     slope = jax.lax.optimization_barrier(slope)
+    heads, tokens, depth = query.shape[-3:]
+    slope, out = (
+        x.reshape(*x.shape[:-2], tokens, heads, depth).swapaxes(-3, -2) for x in (slope, out)
+    )
     scaled = (widened(slope) / total).astype(slope.dtype)
     of_value = jnp.einsum("...qk,...qd->...kd", powers, scaled)
     along = (widened(scaled) * widened(out)).sum(axis=-1, keepdims=True)

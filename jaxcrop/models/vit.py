@@ -35,8 +35,7 @@ class Attention(nnx.Module):
         parts = jnp.split(self.qkv(x), 3, axis=-1)
         parts = (part.reshape(b, n, self.heads, c // self.heads).swapaxes(1, 2) for part in parts)
         query, key, value = parts
-        x = attend(query * (c // self.heads) ** -0.5, key, value)
-        return self.proj(x.swapaxes(1, 2).reshape(b, n, c))
+        return self.proj(attend(query * (c // self.heads) ** -0.5, key, value))
 
 
 class LayerScale(nnx.Module):

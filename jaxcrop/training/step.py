@@ -145,19 +145,18 @@ def batch_gradient(
         return x.reshape(len(x) // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
     pieces = jax.tree.map(in_parts, (batch.image, batch.label, keys))
-    value, gradient = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    sums = None  # of the loss and the gradient
     # No scan: in a loop of XLA's on a CPU, convolutions took forty times as long. The barrier has
     # the parts wait for each other, so that they need the memory of one.
     for number in range(parts):
         piece = jax.tree.map(lambda x: x[number], pieces)  # noqa: B023 -- called at once
-        (image, label, keys), value, gradient = jax.lax.optimization_barrier(
-            (piece, value, gradient)
-        )
+        (image, label, keys), sums = jax.lax.optimization_barrier((piece, sums))
         image, label = seen(normalise(image, task.band_input), label, keys)
-        more, slope, statistics = loss_and_gradient(
+        *found, statistics = loss_and_gradient(
             task, params, rest | statistics, image, label, total=total, parts=parts
         )
-        value, gradient = value + more, jax.tree.map(jnp.add, gradient, slope)
+        sums = found if sums is None else jax.tree.map(jnp.add, sums, found)
+    value, gradient = sums
     return value, gradient, statistics
 
 
@@ -202,9 +201,11 @@ def advanced(
     ema: float | None = None,
 ) -> TrainState:
     """The state after a step with this gradient, which left these statistics."""
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+    # Behind a barrier: XLA would update a parameter before its last use, and so copy it first.
+    gradient, params = jax.lax.optimization_barrier((gradient, state.params))
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
     updates = jax.tree.map(lambda change: change * state.plateau.scale, updates)
-    params = optax.apply_updates(state.params, updates)
+    params = optax.apply_updates(params, updates)
     average = moving_average(state.average, params, ema, state.step) if ema is not None else {}
     return TrainState(
         state.step + 1, params, state.frozen, statistics, average, optimizer_state, state.plateau
