@@ -14,7 +14,8 @@ _CPU = {
     # The pass that takes optimisation barriers away before anything is fused: without it they hold.
     "xla_disable_hlo_passes": "cse_barrier_expander",
     "xla_cpu_prefer_vector_width": 512,
-    # In the order that needs the least memory, a step is no slower than in that of most at once.
+    # A U-Net's step needs a tenth less memory in this order, and is no slower than in the default;
+    # with --remat a transformer's would need less in the default.
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
 

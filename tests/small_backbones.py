@@ -9,7 +9,6 @@ from functools import partial
 from unittest import mock
 
 from jaxcrop import compiling
-from jaxcrop.models import segmenter
 from jaxcrop.models.backbones import BACKBONES
 from jaxcrop.models.resnet import BasicBlock, ResNet
 from jaxcrop.models.swin import SwinTransformerV2
@@ -28,6 +27,4 @@ HASTY = {"xla_backend_optimization_level": 0}
 def small_backbones() -> Iterator[None]:
     """A block in which they stand for the architectures of their names."""
     with mock.patch.dict(BACKBONES, SMALL), mock.patch.dict(compiling._CPU, HASTY):
-        segmenter._draw.cache_clear()
         yield
-    segmenter._draw.cache_clear()

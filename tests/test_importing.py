@@ -8,15 +8,16 @@ import pytest
 from jaxcrop.importing import unseen
 
 
-def test_a_block_does_not_see_a_module_that_is_there_before_and_after():
-    assert "wave" not in sys.modules
-    with unseen("wave"), pytest.raises(ImportError):
-        import wave
-    import wave
+def test_a_block_does_not_see_a_module_that_is_there_before_and_after(tmp_path, monkeypatch):
+    (tmp_path / "made_for_this_test.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with unseen("made_for_this_test"), pytest.raises(ImportError):
+        import made_for_this_test
+    import made_for_this_test
 
-    with unseen("wave"):
-        import wave as again
-    assert again is wave
+    with unseen("made_for_this_test"):
+        import made_for_this_test as again
+    assert again is made_for_this_test
 
 
 def test_training_does_not_import_pytorch():

@@ -23,6 +23,19 @@ def widened(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def at_once(*gradients: Array) -> tuple[Array, ...]:
+    """The gradients of a layer, all of them before those of the next one, on a CPU.
+
+    XLA leaves those of parameters for later, and what they are computed from in memory. Of several
+    accelerators, each adds up such gradients with the others' while it goes on.
+    """
+    return jax.lax.platform_dependent(
+        *gradients,
+        cpu=lambda *gradients: jax.lax.optimization_barrier(gradients),
+        default=lambda *gradients: gradients,
+    )
+
+
 def channel_sums(x: Float[Array, "b *n c"]) -> Float[Array, " c"]:
     """The sum over all but the last axis."""
     b, *_, c = x.shape
@@ -51,24 +64,10 @@ def add_bias(x: Float[Array, "b *n c"], bias: Float[Array, " c"]) -> Float[Array
 
 
 def _add_bias_backward(_, slope):
-    return slope, channel_sums(widened(slope))
+    return at_once(slope, channel_sums(widened(slope)))
 
 
 add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _add_bias_backward)
-
-
-def _one_after_the_other(of_x: Array, of_kernel: Array) -> tuple[Array, Array]:
-    """Both gradients of a layer before the next one's, on a CPU.
-
-    XLA leaves those of kernels for later, and what they are computed from in memory. Of several
-    accelerators, each adds up a kernel's gradient with the others' while it goes on.
-    """
-    return jax.lax.platform_dependent(
-        of_x,
-        of_kernel,
-        cpu=lambda *gradients: jax.lax.optimization_barrier(gradients),
-        default=lambda *gradients: gradients,
-    )
 
 
 @jax.custom_vjp
@@ -93,7 +92,7 @@ def _product_backward(operands, slope):
         of_kernel = jax.lax.dot_general(slopes, rows, over_rows).T
     else:
         of_kernel = jax.lax.dot_general(rows, slopes, over_rows)
-    return _one_after_the_other(slope @ kernel.T, of_kernel)
+    return at_once(slope @ kernel.T, of_kernel)
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -146,7 +145,7 @@ def _convolve_backward(stride, padding, operands, slope):
     of_kernel = jax.lax.platform_dependent(
         x, slope, cpu=turned if narrow else as_usual, default=as_usual
     )
-    return _one_after_the_other(pull(slope)[0], of_kernel)
+    return at_once(pull(slope)[0], of_kernel)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -306,7 +305,7 @@ def _by_batch_backward(epsilon, kept, slopes):
     of_bias = channel_sums(slope)
     of_scale = channel_sums(slope * centred) * inverse
     of_x = scale * inverse * (slope - of_bias / count - centred * (of_scale * inverse / count))
-    return of_x.astype(x.dtype), of_scale, of_bias
+    return at_once(of_x.astype(x.dtype), of_scale, of_bias)
 
 
 normalise_by_batch.defvjp(_by_batch_forward, _by_batch_backward)
@@ -337,7 +336,7 @@ def _each_backward(epsilon, kept, slope):
     normal = (widened(x) - mean) * inverse
     scaled = slope * scale
     of_x = inverse * (scaled - _row_means(scaled) - normal * _row_means(scaled * normal))
-    return of_x.astype(x.dtype), channel_sums(slope * normal), channel_sums(slope)
+    return at_once(of_x.astype(x.dtype), channel_sums(slope * normal), channel_sums(slope))
 
 
 normalise_each.defvjp(_each_forward, _each_backward)

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcrop.models.layers import Linear
-from jaxcrop.models.primitives import channel_sums, product, widened
+from jaxcrop.models.primitives import at_once, channel_sums, product, widened
 
 
 @jax.custom_vjp
@@ -105,7 +105,7 @@ def _biased_gelu_backward(kept, slope):
     density = jnp.exp(-0.5 * jnp.square(wide)) * (2 * jnp.pi) ** -0.5
     slope = (_normal_share(wide) + wide * density) * widened(slope)
     slope = jax.lax.optimization_barrier(slope.astype(x.dtype))
-    return slope, channel_sums(widened(slope))
+    return at_once(slope, channel_sums(widened(slope)))
 
 
 def _normal_share(x: Float[Array, "*n"]) -> Float[Array, "*n"]:

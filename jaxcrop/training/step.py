@@ -201,11 +201,9 @@ def advanced(
     ema: float | None = None,
 ) -> TrainState:
     """The state after a step with this gradient, which left these statistics."""
-    # Behind a barrier: XLA would update a parameter before its last use, and so copy it first.
-    gradient, params = jax.lax.optimization_barrier((gradient, state.params))
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda change: change * state.plateau.scale, updates)
-    params = optax.apply_updates(params, updates)
+    params = optax.apply_updates(state.params, updates)
     average = moving_average(state.average, params, ema, state.step) if ema is not None else {}
     return TrainState(
         state.step + 1, params, state.frozen, statistics, average, optimizer_state, state.plateau
