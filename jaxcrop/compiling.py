@@ -14,20 +14,25 @@ _CPU = {
     # The pass that takes optimisation barriers away before anything is fused: without it they hold.
     "xla_disable_hlo_passes": "cse_barrier_expander",
     "xla_cpu_prefer_vector_width": 512,
-    # A U-Net's step needs a tenth less memory in this order, and is no slower than in the default;
-    # with --remat a transformer's would need less in the default.
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
+
+_ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+"""In this order a U-Net's step needs a tenth less memory than in XLA's default, but activations
+would be computed again long before they are needed."""
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 """What JAX calls the end of a compilation."""
 
 
-def compiled(function: Callable, **arguments: Any) -> Callable:
-    """`function` compiled as `jax.jit` would with these arguments, for the default backend."""
+def compiled(function: Callable, *, remat: bool = False, **arguments: Any) -> Callable:
+    """`function` compiled as `jax.jit` would with these arguments, for the default backend.
+
+    `remat` says that it computes activations again (`jaxcrop.models.remat`).
+    """
     if jax.default_backend() == "cpu":
         _give_back_what_compiling_took()
-        arguments["compiler_options"] = _CPU | arguments.get("compiler_options", {})
+        options = _CPU if remat else _CPU | _ORDER
+        arguments["compiler_options"] = options | arguments.get("compiler_options", {})
     return jax.jit(function, **arguments)
 
 

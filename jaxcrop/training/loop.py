@@ -175,9 +175,9 @@ def _feed(
     update = make_update(task, optimizer, augmentation=augmentation, accumulate=accumulate, ema=ema)
     key = jax.random.key(config.optimizer.seed)
     if wants_cache(chips, config.device):
-        program = make_cached_steps(update, placed, task.mesh)
+        program = make_cached_steps(update, placed, task.mesh, remat=config.device.remat)
         return cached(program, chips, sampling, key, mesh=task.mesh)
-    program = make_train_step(update, placed, task.mesh)
+    program = make_train_step(update, placed, task.mesh, remat=config.device.remat)
     workers = config.device.workers
     return streamed(program, chips, sampling, steps, key, mesh=task.mesh, workers=workers)
 

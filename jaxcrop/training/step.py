@@ -211,21 +211,24 @@ def advanced(
 
 
 def make_train_step(
-    update: Update, placed: TrainState, mesh: Mesh
+    update: Update, placed: TrainState, mesh: Mesh, *, remat: bool = False
 ) -> Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Float[Array, ""]]]:
     """The compiled step for batches that the host sends.
 
-    `placed` are the shardings of the state. The old state's memory is reused.
+    `placed` are the shardings of the state, `remat` whether its model recomputes activations. The
+    old state's memory is reused.
     """
-    return compiled(update, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
+    where = placed, replicated(mesh)
+    return compiled(update, remat=remat, donate_argnums=0, out_shardings=where)
 
 
 def make_cached_steps(
-    update: Update, placed: TrainState, mesh: Mesh
+    update: Update, placed: TrainState, mesh: Mesh, *, remat: bool = False
 ) -> Callable[..., tuple[TrainState, Float[Array, " steps"]]]:
     """Many steps as one program, for chips that lie on the device: (state, chips, order, key).
 
-    Row k of `order` (steps, n) are the positions of the chips of the k-th batch.
+    Row k of `order` (steps, n) are the positions of the chips of the k-th batch; the rest as in
+    `make_train_step`.
     """
 
     def steps(state: TrainState, chips: Batch, order: Int[Array, "steps n"], key: PRNGKeyArray):
@@ -237,7 +240,8 @@ def make_cached_steps(
 
         return jax.lax.scan(one, state, order)
 
-    return compiled(steps, donate_argnums=0, out_shardings=(placed, replicated(mesh)))
+    where = placed, replicated(mesh)
+    return compiled(steps, remat=remat, donate_argnums=0, out_shardings=where)
 
 
 def make_statistics_step(task: Task) -> Callable[[Values, Batch, Int32[Array, ""]], Values]:
