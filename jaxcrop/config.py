@@ -1,6 +1,7 @@
 """Every setting of a training run and its default, which YAML and the command line override."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,9 @@ ARCHITECTURE_TITLES = {
 
 DECODER_TITLES = {"unet": "U-Net", "fpn": "FPN", "upernet": "UPerNet", "linear": "linear head"}
 """How a title writes each decoder of `jaxcrop.models.decoders`."""
+
+_STATISTICS_CHIPS = 16
+"""As many as these set statistics as well as 64 do (docs/training.md)."""
 
 
 @dataclass(frozen=True)
@@ -164,13 +168,20 @@ class OptimizerConfig:
     for batch-normalisation statistics and region losses, which are those of a part."""
     ema: float | None = None
     """Validate and keep a moving average of the weights, with this decay per step, as 0.99."""
-    batchnorm_batches: int = 2
+    batchnorm_batches: int | None = None
     """Training batches that set the batch-normalisation statistics anew before each validation
-    (0: keep running averages alone, as PyTorch does)."""
+    (default: as many as hold 16 chips; 0: keep running averages alone, as PyTorch does)."""
     eval_every: int | None = None
     """Steps between validations and checkpoints (default: one pass over the training chips)."""
     seed: int = 0
     """Seed of the initial weights, the budget, the order of the chips and the augmentation."""
+
+    def statistics_batches(self, chips: int, batch_size: int) -> int:
+        """How many whole batches of the training chips set the batch-normalisation statistics."""
+        wanted = self.batchnorm_batches
+        if wanted is None:
+            wanted = math.ceil(_STATISTICS_CHIPS / batch_size)
+        return min(wanted, chips // batch_size)
 
 
 @dataclass(frozen=True)

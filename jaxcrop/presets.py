@@ -14,7 +14,6 @@ DEMO_DEFAULTS = {
     "tune": "full",
     "steps": 40,
     "batch_size": 4,
-    "batchnorm_batches": 4,
     "eval_every": 20,
 }
 """What `--demo` changes: a few minutes on two cores, without any download."""

@@ -38,6 +38,26 @@ def test_settings_go_by_their_names_alone():
 
 
 @pytest.mark.parametrize(
+    ("asked", "chips", "size", "batches"),
+    [
+        (None, 90, 4, 4),
+        (None, 90, 16, 1),
+        (None, 90, 12, 2),
+        (None, 90, 64, 1),
+        (None, 9, 4, 2),  # whole batches only
+        (0, 90, 4, 0),
+        (3, 90, 16, 3),
+        (30, 90, 16, 5),
+    ],
+)
+def test_batches_of_16_chips_set_the_statistics_or_as_many_as_asked_for(
+    asked, chips, size, batches
+):
+    config = _africa(batchnorm_batches=asked)
+    assert config.optimizer.statistics_batches(chips, size) == batches
+
+
+@pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"setting": "ood", "budget": 10}, "--setting ood has no use for a --budget"),

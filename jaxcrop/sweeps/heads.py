@@ -280,7 +280,7 @@ def _validate(
     """The state to go on with, and each head's validation loss (`jaxcrop.training.validation`)."""
     config = jobs[0].config
     sampling = jobs[0].sampling
-    count = min(config.optimizer.batchnorm_batches, sampling.chips // sampling.batch_size)
+    count = config.optimizer.statistics_batches(sampling.chips, sampling.batch_size)
     if count and programs.moving:
         statistics = state.statistics
         chips = [job.places("train") for job in jobs]

@@ -76,7 +76,7 @@ class Validator:
     def _averaged(self, values: Values, statistics: Values) -> Values:
         """The statistics over training batches at these values, or as they are."""
         mesh, size = self._task.mesh, self._order.batch_size
-        count = min(self._run.config.optimizer.batchnorm_batches, len(self._chips) // size)
+        count = self._run.config.optimizer.statistics_batches(len(self._chips), size)
         if not count or not statistics:
             return statistics
         batches = training_batches(self._chips, self._order, range(count), rows=local_rows(mesh))
