@@ -38,7 +38,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             draft = Path(folder) / path.name
-            figure.savefig(draft, dpi=150)
+            # The same figure is the same file: an SVG would hold the time.
+            undated = {"Date": None} if path.suffix.lower() == ".svg" else None
+            figure.savefig(draft, dpi=150, metadata=undated)
             os.replace(draft, path)
     except OSError as error:
         raise _unwritable(path, error) from error

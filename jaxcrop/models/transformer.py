@@ -91,7 +91,10 @@ def row_maxima(x: Float[Array, "*b n k"]) -> Float[Array, "*b n 1"]:
 def gelu_product(
     x: Float[Array, "b *n i"], bias: Float[Array, " i"], kernel: Float[Array, "i o"]
 ) -> Float[Array, "b *n o"]:
-    """The product of the exact GELU of `x + bias`, whose gradient computes the GELU again."""
+    """The exact GELU of `x + bias`, multiplied by `kernel`.
+
+    The gradient computes the GELU again: kept, it would be the largest of a block's activations.
+    """
     return product(_biased_gelu(x, bias), kernel)
 
 
@@ -102,7 +105,7 @@ def _gelu_product_forward(x, bias, kernel):
 
 def _gelu_product_backward(kept, slope):
     x, bias, kernel = kept
-    # Behind a barrier, or XLA would keep the forward pass's values in memory for this.
+    # Behind barriers, or XLA would keep in memory what it has computed of x before.
     x, slope = jax.lax.optimization_barrier((x, slope))
     _, of_product = jax.vjp(product, _biased_gelu(x, bias), kernel)
     slope, of_kernel = of_product(slope)

@@ -1,11 +1,16 @@
 import xml.etree.ElementTree as ET
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcrop.reports.figures import DRAWN_METRICS
-from jaxcrop.reports.figures.style import COLOURS, MARKERS
+from jaxcrop.reports.figures import DRAWN_METRICS, drawn
+from jaxcrop.reports.figures.style import COLOURS, MARKERS, STYLE
+
+OURS = Path(__file__).parents[2] / "experiments" / "results" / "synthetic"
+"""The sweep that we ran, whose models have long names."""
 
 
 def texts_of(path):
@@ -33,6 +38,7 @@ def test_every_figure_is_drawn_and_says_what_its_data_is(figures):
             assert min(image.size) > 200
             assert len(np.unique(np.asarray(image.convert("L")))) > 20
         assert "synthetic data, random weights" in texts_of(figures / f"{name}.svg"), name
+        assert "date>" not in (figures / f"{name}.svg").read_text(), name
 
 
 def test_the_heat_map_has_the_values(figures, study):
@@ -41,6 +47,44 @@ def test_the_heat_map_has_the_values(figures, study):
         if not group.trap:
             assert f"{100 * estimate.value('present_accuracy'):.1f}" in texts
     assert "Africa, SatlasPretrain" in texts
+
+
+def words_of(figure, monkeypatch):
+    """Each of the texts that Matplotlib draws, and where, in pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    draw, drawn_texts = Text.draw, []
+
+    def noted(text, renderer):
+        drawn_texts.append(text)
+        draw(text, renderer)
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # finds the layout
+    with monkeypatch.context() as patch:
+        patch.setattr(Text, "draw", noted)
+        canvas.draw()
+    shown = [text for text in drawn_texts if text.get_visible() and text.get_text().strip()]
+    return [(text.get_text(), text.get_window_extent()) for text in shown]
+
+
+def test_long_names_neither_overlap_nor_leave_a_figure(monkeypatch):
+    from matplotlib import rc_context
+
+    from jaxcrop.reports.analysis import analysed
+    from jaxcrop.reports.sweep import read_sweep
+
+    with rc_context(STYLE):
+        for name, _, figure in drawn(analysed(read_sweep(OURS))):
+            words = words_of(figure, monkeypatch)
+            assert len(words) > 5, name
+            page = figure.bbox.padded(1)
+            for text, box in words:
+                assert "$" not in text, (name, text)
+                assert all(page.contains(*corner) for corner in box.corners()), (name, text)
+            for (text, box), (other, beside) in combinations(words, 2):
+                assert not box.padded(-1).overlaps(beside.padded(-1)), (name, text, other)
 
 
 def test_page_and_print_have_the_same_colours_and_markers():

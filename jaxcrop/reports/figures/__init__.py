@@ -22,14 +22,15 @@ def write_figures(analysis: Analysis, folder: Path) -> dict[str, str]:
     """Write every figure to `folder` as PNG and SVG; gives the files' names and titles."""
     written = {}
     with rc_context(STYLE):
-        for name, title, figure in _figures(analysis):
+        for name, title, figure in drawn(analysis):
             for suffix in ("png", "svg"):
                 save_figure(figure, folder / f"{name}.{suffix}")
             written[name] = title
     return written
 
 
-def _figures(analysis: Analysis) -> Iterator[tuple[str, str, Figure]]:
+def drawn(analysis: Analysis) -> Iterator[tuple[str, str, Figure]]:
+    """Each figure with the name of its files and a title, to be drawn in the report's `STYLE`."""
     study, comparison = analysis.study, analysis.comparison
     for metric in DRAWN_METRICS:
         yield f"curves-{metric}", METRICS[metric], scores.curves(study, metric)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jaxcrop.reports.families import Comparison
-from jaxcrop.reports.figures.style import INK, SOFT, Look, legend, panels, signed
+from jaxcrop.reports.figures.style import INK, SOFT, Look, legend, lines, panels, signed
 from jaxcrop.reports.groups import SETTING_TITLES, region_name, scenario_title
 from jaxcrop.reports.labels import SHARE, Need
 from jaxcrop.reports.policies import Effect
@@ -109,7 +109,7 @@ def differences(study: Study, comparison: Comparison) -> Figure:
             for pair in rows
         ]
         _rows(axes, [scenario_title(pair.scenario) for pair in rows], dots, zero=True)
-        axes.set_title("{}\nminus {}".format(*kind))
+        axes.set_title("{}\nminus {}".format(*(lines(name, 32) for name in kind)))
         axes.set_xlabel("points of overall accuracy")
     legend(
         figure,
@@ -177,6 +177,7 @@ def efficiency(study: Study, needs: Sequence[Need]) -> Figure:
     ]
     _rows(axes, labels, rows)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,g}")  # powers of ten are mathematics, which is off
     axes.set_xlabel(f"labels needed for {SHARE:.0%} of the full overall accuracy")
     legend(figure, [look.key(model.name, ls="") for model in study.models])
     signed(axes, study)

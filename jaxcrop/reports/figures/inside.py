@@ -11,6 +11,7 @@ from jaxcrop.reports.figures.style import (
     SOFT,
     Look,
     legend,
+    lines,
     panels,
     region_title,
     signed,
@@ -73,7 +74,7 @@ def classes(study: Study) -> Figure:
 def confusion(study: Study, region: str) -> Figure:
     """The confusion matrix of each model, all seeds together, as shares of the true pixels."""
     groups = here(study, region)
-    figure, grid = panels(len(groups), wide=3.2, tall=2.9)
+    figure, grid = panels(len(groups), wide=3.6, tall=2.9)
     for group, axes in zip(groups, grid, strict=True):
         total = group.confusions.sum(axis=0)
         rows = np.flatnonzero(total.sum(axis=1))
@@ -86,7 +87,7 @@ def confusion(study: Study, region: str) -> Figure:
         axes.set_xticks(range(len(columns)), [CROPS[k].name for k in columns])
         axes.set_yticks(range(len(rows)), [CROPS[k].name for k in rows])
         axes.set_xlabel("prediction")
-        axes.set_title(group.model)
+        axes.set_title(lines(group.model))
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     grid[0].set_ylabel("truth")
@@ -140,7 +141,7 @@ def examples(study: Study, chips: list[Example]) -> Figure:
         for model, axes in zip(models, row[2:], strict=True):
             if model in guesses:
                 axes.imshow(class_colours(guesses[model].classes), interpolation="nearest")
-                title = f"{model}, {guesses[model].right:.1%}"
+                title = f"{lines(model)}\n{guesses[model].right:.1%}"
                 axes.set_title(title, fontsize=8, fontweight="normal")
         for axes in row:
             axes.set_xticks([])

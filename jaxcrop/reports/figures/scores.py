@@ -95,8 +95,10 @@ def heat(study: Study, metric: str) -> Figure:
     values = np.array(
         [[_value(study, *row, scenario, metric) for scenario in study.scenarios] for row in rows]
     )
+    labels = [f"{region_name(region)}, {model}" for region, model in rows]
+    beside = 1.2 + 0.07 * max(map(len, labels))  # inches for the labels and the colour bar
     figure = Figure(
-        figsize=(2.6 + 0.8 * len(study.scenarios), 1.1 + 0.27 * len(rows)), layout="constrained"
+        figsize=(beside + 0.8 * len(study.scenarios), 1.1 + 0.27 * len(rows)), layout="constrained"
     )
     axes = figure.add_subplot()
     image = axes.imshow(values, cmap=HEAT, aspect="auto")
@@ -111,7 +113,7 @@ def heat(study: Study, metric: str) -> Figure:
         [f"{SETTING_TITLES.get(s, s)}\n{_budget(b)}" for s, b in study.scenarios],
     )
     axes.xaxis.tick_top()
-    axes.set_yticks(range(len(rows)), [f"{region_name(r)}, {model}" for r, model in rows])
+    axes.set_yticks(range(len(rows)), labels)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     regions = [region for region, _ in rows]

@@ -1,5 +1,6 @@
 """How the figures look: the page's colours and markers, in print."""
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -64,6 +65,11 @@ def region_title(region: str) -> str:
     """A region's name, dataset and year."""
     known = REGIONS.get(region)
     return f"{region_name(region)} ({known.dataset} {known.year})" if known else region
+
+
+def lines(words: str, most: int = 24) -> str:
+    """Words on lines of at most so many characters."""
+    return textwrap.fill(words, most)
 
 
 def panels(count: int, *, wide: float = 3.4, tall: float = 2.8, most: int = 3, **options):
