@@ -60,11 +60,9 @@ def words_of(figure, monkeypatch):
         drawn_texts.append(text)
         draw(text, renderer)
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # finds the layout
     with monkeypatch.context() as patch:
         patch.setattr(Text, "draw", noted)
-        canvas.draw()
+        FigureCanvasAgg(figure).draw()
     shown = [text for text in drawn_texts if text.get_visible() and text.get_text().strip()]
     return [(text.get_text(), text.get_window_extent()) for text in shown]
 
