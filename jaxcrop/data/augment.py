@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8, UInt16, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt16, UInt32
 
 from jaxcrop.data.bands import BandInput
 
@@ -53,24 +53,34 @@ def random_box(
     return Box(top, left, box_height, box_width)
 
 
-def crop_resize(
-    image: Float[Array, "h w b"], label: UInt8[Array, "h w"], box: Box
+class Flips(NamedTuple):
+    """Whether rows are taken from the last to the first, and columns."""
+
+    vertical: Bool[Array, ""]
+    horizontal: Bool[Array, ""]
+
+
+def crop_resize_flip(
+    image: Float[Array, "h w b"], label: UInt8[Array, "h w"], box: Box, flips: Flips
 ) -> tuple[Float[Array, "h w b"], UInt8[Array, "h w"]]:
     """Stretch `box` to the full size: the image bilinearly with aligned corners, the label nearest.
 
-    Both sample the same positions, so that label and image stay on each other (datasets_spec 8.5).
+    Both sample the same positions, in the order that `flips` says, so that label and image stay on
+    each other (datasets_spec 8.5).
     """
     height, width, _ = image.shape
 
-    def positions(start, length, size):
-        position = start + jnp.arange(size) * (length - 1) / max(size - 1, 1)
+    def positions(start, length, size, flip):
+        order = jnp.arange(size)
+        order = jnp.where(flip, order[::-1], order)
+        position = start + order * (length - 1) / max(size - 1, 1)
         low = jnp.floor(position).astype(int)
         high = jnp.minimum(low + 1, start + length - 1)
         return low, high, position - low, jnp.round(position).astype(int)
 
-    low, high, weight, nearest_row = positions(box.top, box.height, height)
+    low, high, weight, nearest_row = positions(box.top, box.height, height, flips.vertical)
     image = image[low] * (1 - weight)[:, None, None] + image[high] * weight[:, None, None]
-    low, high, weight, nearest_column = positions(box.left, box.width, width)
+    low, high, weight, nearest_column = positions(box.left, box.width, width, flips.horizontal)
     image = image[:, low] * (1 - weight)[:, None] + image[:, high] * weight[:, None]
     return image, label[nearest_row][:, nearest_column]
 
@@ -84,13 +94,9 @@ def augment(
     """
 
     def one(key, image, label):
-        crop_key, vertical_key, horizontal_key = jax.random.split(key, 3)
-        image, label = crop_resize(image, label, random_box(crop_key, *label.shape))
-        for axis, flip_key in ((0, vertical_key), (1, horizontal_key)):
-            flip = jax.random.bernoulli(flip_key)
-            image = jnp.where(flip, jnp.flip(image, axis), image)
-            label = jnp.where(flip, jnp.flip(label, axis), label)
-        return image, label
+        crop_key, *flip_keys = jax.random.split(key, 3)
+        flips = Flips(*map(jax.random.bernoulli, flip_keys))
+        return crop_resize_flip(image, label, random_box(crop_key, *label.shape), flips)
 
     return jax.vmap(one)(keys, image, label)
 

@@ -186,9 +186,34 @@ def convolve_upsampled(
 
     Of the nine pixels under the kernel only four differ. For each of the four positions in a 2x2
     cell, the taps that meet the same pixel add up, and the 2x2 kernel of their sums runs over `x`:
-    four products per output instead of nine, equal up to rounding.
+    sixteen products for a cell instead of thirty-six, equal up to rounding. Of a wide `x`, products
+    cost more than sums: nine do, of each tap with the cell's pixel, added up over neighbours.
     """
-    return _sub_pixel(x, kernel, _UPSAMPLED_TAPS)
+    if x.shape[-1] < _WIDE:
+        return _sub_pixel(x, kernel, _UPSAMPLED_TAPS)
+    i, o = kernel.shape[2:]
+    taps = product(x, kernel.transpose(2, 0, 1, 3).reshape(i, 9 * o))
+    return _met(_met(taps.reshape(*x.shape[:3], 3, 3, o), axis=1), axis=2)
+
+
+_WIDE = 256
+"""From so many channels on nine products and their sums are faster than sixteen, on a CPU."""
+
+
+def _met(taps: Float[Array, "b h w 3 *o"], axis: int) -> Float[Array, "b _h _w *o"]:
+    """The sums over a kernel's three taps of what they meet along `axis`, upsampled by 2.
+
+    `taps` are the products of each pixel with each tap. At the first position of a pixel the
+    first tap meets the pixel before, at the second the last tap meets the one after.
+    """
+    first, middle, last = (taps[:, :, :, k] for k in range(3))
+    count = middle.shape[axis]
+    sides = [(0, 0)] * middle.ndim
+    sides[axis] = (1, 1)
+    before = jax.lax.slice_in_dim(jnp.pad(first, sides), 0, count, axis=axis)
+    after = jax.lax.slice_in_dim(jnp.pad(last, sides), 2, count + 2, axis=axis)
+    both = jnp.stack([before + middle + last, first + middle + after], axis + 1)
+    return both.reshape(*middle.shape[:axis], 2 * count, *middle.shape[axis + 1 :])
 
 
 def convolve_transposed(

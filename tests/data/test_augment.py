@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcrop.data.augment import Box, augment, crop_resize, normalise, random_box
+from jaxcrop.data.augment import (
+    Box,
+    Flips,
+    augment,
+    crop_resize_flip,
+    normalise,
+    random_box,
+)
 from jaxcrop.data.bands import BandInput
 
 
@@ -18,21 +25,26 @@ def chip():
 
 
 @pytest.mark.parametrize("box", [(0, 0, 40, 48), (3, 7, 31, 29), (10, 0, 24, 48), (5, 20, 1, 2)])
-def test_crop_resize_equals_torch(chip, box):
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True), (True, True)])
+def test_crop_resize_flip_equals_torch(chip, box, flips):
     torch = pytest.importorskip("torch")
     image, label = chip
     top, left, height, width = box
-    got, got_label = crop_resize(jnp.asarray(image), jnp.asarray(label), Box(*box))
+    got, got_label = crop_resize_flip(
+        jnp.asarray(image), jnp.asarray(label), Box(*box), Flips(*flips)
+    )
     window = torch.from_numpy(image)[top : top + height, left : left + width]
     want = torch.nn.functional.interpolate(
         window.permute(2, 0, 1)[None], (40, 48), mode="bilinear", align_corners=True
     )
-    np.testing.assert_allclose(got, want[0].permute(1, 2, 0), atol=2e-5)
+    axes = tuple(np.flatnonzero(flips))
+    want = torch.flip(want[0].permute(1, 2, 0), axes)
+    np.testing.assert_allclose(got, want, atol=2e-5)
     # A label pixel is the one under the centre of the interpolation.
     rows = np.rint(top + np.arange(40, dtype=np.float32) * np.float32((height - 1) / 39))
     columns = np.rint(left + np.arange(48, dtype=np.float32) * np.float32((width - 1) / 47))
-    agreement = (label[rows.astype(int)][:, columns.astype(int)] == np.asarray(got_label)).mean()
-    assert agreement > 0.95  # halves may round either way
+    want_label = np.flip(label[rows.astype(int)][:, columns.astype(int)], axes)
+    assert (want_label == np.asarray(got_label)).mean() > 0.95  # halves may round either way
 
 
 def test_random_box_draws_as_torchvision_does():

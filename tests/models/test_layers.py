@@ -113,13 +113,21 @@ def test_statistics_of_bfloat16_are_in_float32(kind):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 8)])
-def test_convolve_upsampled_equals_torch(shape):
-    x, weight = torch.randn(2, 6, *shape), torch.randn(4, 6, 3, 3)
+@pytest.mark.parametrize("channels", [6, 256])
+def test_convolve_upsampled_equals_torch(shape, channels):
+    """Its values and both gradients, of a narrow and of a wide map."""
+    x = torch.randn(2, channels, *shape, requires_grad=True)
+    weight = torch.randn(4, channels, 3, 3, requires_grad=True)
     upsampled = torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
     want = torch.nn.functional.conv2d(upsampled, weight, padding=1)
-    kernel = jnp.asarray(weight.permute(2, 3, 1, 0).numpy())
-    got = convolve_upsampled(jnp.asarray(_nhwc(x)), kernel)
+    slope = torch.randn(want.shape)
+    want.backward(slope)
+    kernel = jnp.asarray(weight.detach().permute(2, 3, 1, 0).numpy())
+    got, pull = jax.vjp(convolve_upsampled, jnp.asarray(_nhwc(x)), kernel)
     np.testing.assert_allclose(got, _nhwc(want), atol=1e-4)
+    of_x, of_kernel = pull(jnp.asarray(_nhwc(slope)))
+    np.testing.assert_allclose(of_x, _nhwc(x.grad), atol=1e-4)
+    np.testing.assert_allclose(of_kernel, weight.grad.permute(2, 3, 1, 0), atol=1e-4)
 
 
 def test_batch_norm_equals_torch():
