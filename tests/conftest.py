@@ -7,6 +7,8 @@ import pytest
 
 # Two virtual devices, so that every test of training is one of sharded training.
 os.environ.update(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="2")
+# Tests run beside each other: the threads of PyTorch and NumPy would wait for each other, busily.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 # Most programs of the tests run once or twice, for less time than they take to be compiled well.
 os.environ["XLA_FLAGS"] = " ".join(
     (
@@ -26,6 +28,7 @@ _LONG = (
     "test_faults.py", "test_oracle.py", "test_distributed.py", "test_sweep.py", "test_options.py",
     "test_packaging.py", "test_loop.py", "test_tutorial.py", "test_heads.py", "test_api.py",
     "test_train.py", "test_export.py", "test_real_data.py", "test_segmenter.py",
+    "test_decoders.py", "test_remat.py", "test_features.py", "test_checkpoints.py", "test_step.py",
 )  # fmt: skip
 
 

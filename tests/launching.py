@@ -24,10 +24,7 @@ _PRELOADED = ["jaxcrop.training.loop", "jaxcrop.training.beginning", "tensorflow
 
 _SPEED = "train/images_per_second"
 
-_ENVIRONMENT = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "OPENBLAS_NUM_THREADS": "1",  # in the thread that there is
-}
+_ENVIRONMENT = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 SMALL = (
     *("--backbone", "satlas", "--region", "africa", "--weights", "random"),
