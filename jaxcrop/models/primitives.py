@@ -193,7 +193,8 @@ def convolve_upsampled(
         return _sub_pixel(x, kernel, _UPSAMPLED_TAPS)
     i, o = kernel.shape[2:]
     taps = product(x, kernel.transpose(2, 0, 1, 3).reshape(i, 9 * o))
-    return _met(_met(taps.reshape(*x.shape[:3], 3, 3, o), axis=1), axis=2)
+    taps = widened(taps).reshape(*x.shape[:3], 3, 3, o)
+    return _met(_met(taps, axis=1), axis=2).astype(x.dtype)
 
 
 _WIDE = 256

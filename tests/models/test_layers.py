@@ -130,6 +130,18 @@ def test_convolve_upsampled_equals_torch(shape, channels):
     np.testing.assert_allclose(of_kernel, weight.grad.permute(2, 3, 1, 0), atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [255, 256])
+def test_convolve_upsampled_in_bfloat16_adds_in_float32(channels):
+    """It is off by 1/420, as the right values rounded are; sums in bfloat16 would be by 1/280."""
+    x = jax.nn.relu(jax.random.normal(jax.random.key(0), (2, 8, 8, channels), jnp.bfloat16))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, 64), jnp.bfloat16)
+    got = convolve_upsampled(x, kernel)
+    assert got.dtype == jnp.bfloat16
+    want = convolve_upsampled(x.astype(jnp.float32), kernel.astype(jnp.float32))
+    error = jnp.linalg.norm(got.astype(jnp.float32) - want) / jnp.linalg.norm(want)
+    assert error < 1 / 350
+
+
 def test_batch_norm_equals_torch():
     """Outputs in both modes and the running statistics, whose variance torch keeps unbiased."""
     reference = torch.nn.BatchNorm2d(3)
