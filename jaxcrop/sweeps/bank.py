@@ -1,5 +1,6 @@
 """The feature maps of every chip that some heads train, validate or test on."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -49,10 +50,13 @@ class FeatureBank:
         return self._backbone.padded(height, width)
 
     def arrays(self, *leading: int) -> MapsAndLabels:
-        """Arrays of zeros for the maps and labels of as many chips as `leading` multiplies to."""
+        """Arrays of zeros for the maps and labels of as many chips as `leading` multiplies to.
+
+        A CPU computes on them as they are: what is put there afterwards changes what it sees.
+        """
         region = next(iter(self._chips))
         maps, label = self._of(region, 0)
-        shaped = [np.zeros((*leading, *array.shape[1:]), array.dtype) for array in (*maps, label)]
+        shaped = [_aligned((*leading, *array.shape[1:]), array.dtype) for array in (*maps, label)]
         return tuple(shaped[:-1]), shaped[-1]
 
     def fill(
@@ -90,3 +94,14 @@ class FeatureBank:
                 progress=progress,
             )
         return self._maps[region, view]
+
+
+_ALIGNMENT = 64
+"""JAX copies an array to a CPU's device unless it begins at a multiple of so many bytes."""
+
+
+def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    size = math.prod(shape) * dtype.itemsize
+    room = np.zeros(size + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    return room[start : start + size].view(dtype).reshape(shape)

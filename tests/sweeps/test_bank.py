@@ -1,0 +1,41 @@
+"""Kept feature maps on their way to the devices."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcrop.data.index import index_of
+from jaxcrop.models.segmenter import random_segmenter
+from jaxcrop.probes.backbones import FrozenBackbone
+from jaxcrop.probes.features import IN_MEMORY, ChipSet, feature_maps
+from jaxcrop.sweeps.bank import FeatureBank
+from jaxcrop.weights import band_input
+
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
+
+@pytest.fixture(scope="module")
+def parts(synthetic_records):
+    """A backbone and three chips of a region."""
+    seen = band_input("satlas")
+    model = random_segmenter("resnet18", "linear", len(seen.bands), 6, seed=0)
+    index = index_of(synthetic_records)
+    chips = ChipSet(synthetic_records, index, tuple(sorted(index.chip_id)[:3]))
+    return FrozenBackbone.of(model, "resnet18", seen), chips
+
+
+def test_arrays_are_filled_with_what_is_kept_and_taken_without_a_copy(parts):
+    backbone, chips = parts
+    bank = FeatureBank(backbone, {"africa": chips}, IN_MEMORY)
+    maps, label = bank.arrays(2, 2)
+    for array in (*maps, label):
+        taken = jax.device_put(array[:1], jax.local_devices()[0])
+        assert taken.unsafe_buffer_pointer() == array.ctypes.data
+    label[0] = 5
+    bank.fill((tuple(x[0] for x in maps), label[0]), [("africa", chips.ids[2])])
+    want = feature_maps(backbone, chips, dtype="float32")
+    for array, kept in zip(maps, want.maps, strict=True):
+        np.testing.assert_array_equal(array[0, 0], kept[2])
+        assert not array[1].any()
+    np.testing.assert_array_equal(label[0, 0], want.label[2])
+    assert not label[0, 1].any()
