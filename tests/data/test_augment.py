@@ -7,14 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcrop.data.augment import (
-    Box,
-    Flips,
-    augment,
-    crop_resize_flip,
-    normalise,
-    random_box,
-)
+from jaxcrop.data.augment import Box, Flips, augment, crop_resize_flip, normalise, random_box
 from jaxcrop.data.bands import BandInput
 
 

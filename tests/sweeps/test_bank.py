@@ -14,18 +14,12 @@ from jaxcrop.weights import band_input
 pytestmark = pytest.mark.usefixtures("small_backbones")
 
 
-@pytest.fixture(scope="module")
-def parts(synthetic_records):
-    """A backbone and three chips of a region."""
+def test_arrays_are_filled_with_what_is_kept_and_taken_without_a_copy(synthetic_records):
     seen = band_input("satlas")
     model = random_segmenter("resnet18", "linear", len(seen.bands), 6, seed=0)
+    backbone = FrozenBackbone.of(model, "resnet18", seen)
     index = index_of(synthetic_records)
     chips = ChipSet(synthetic_records, index, tuple(sorted(index.chip_id)[:3]))
-    return FrozenBackbone.of(model, "resnet18", seen), chips
-
-
-def test_arrays_are_filled_with_what_is_kept_and_taken_without_a_copy(parts):
-    backbone, chips = parts
     bank = FeatureBank(backbone, {"africa": chips}, IN_MEMORY)
     maps, label = bank.arrays(2, 2)
     for array in (*maps, label):
