@@ -109,10 +109,34 @@ def convolve(
     return _convolution(jax.lax.optimization_barrier(x), kernel, stride, padding)
 
 
+_NARROW = 16
+"""Below so many channels a CPU takes longer to gather an image's windows than to multiply them."""
+
+
 def _convolution(x, kernel, stride, padding):
+    narrow = stride == 1 and min(kernel.shape[2:]) < _NARROW
+    columns = x.shape[2] + sum(padding[1]) - kernel.shape[1] + 1
+    if narrow and columns % 2 == 0:
+        pairs, one = partial(_in_pairs, padding=padding), partial(_one_by_one, padding=padding)
+        return jax.lax.platform_dependent(x, kernel, cpu=pairs, default=one)
+    return _one_by_one(x, kernel, padding, stride)
+
+
+def _one_by_one(x, kernel, padding, stride=1):
+    strides = (stride, stride) if isinstance(stride, int) else stride
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def _in_pairs(x, kernel, padding):
+    """Two neighbouring pixels of the output by one window, which has a column more."""
+    kh, kw, i, o = kernel.shape
+    first, second = (jnp.pad(kernel, ((0, 0), side, (0, 0), (0, 0))) for side in ((0, 1), (1, 0)))
+    both = jnp.stack([first, second], axis=3).reshape(kh, kw + 1, i, 2 * o)
+    pairs = _one_by_one(x, both, padding, (1, 2))
+    b, rows, columns, _ = pairs.shape
+    return pairs.reshape(b, rows, 2 * columns, o)
 
 
 def _convolve_forward(x, kernel, stride, padding):
@@ -123,7 +147,9 @@ def _convolve_forward(x, kernel, stride, padding):
 def _convolve_backward(stride, padding, operands, slope):
     x, kernel = operands
     slope = jax.lax.optimization_barrier(slope)
-    _, pull = jax.vjp(lambda x, kernel: _convolution(x, kernel, stride, padding), x, kernel)
+    sides = zip(kernel.shape[:2], padding, strict=True)
+    beyond = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in sides)
+    _, pull = jax.vjp(lambda x, kernel: _one_by_one(x, kernel, padding, stride), x, kernel)
 
     def as_usual(x, slope):
         del x
@@ -135,17 +161,19 @@ def _convolve_backward(stride, padding, operands, slope):
         XLA turns the image of a convolution on a CPU so that channels come first, which costs it
         more than the convolution; a window's channels stay last.
         """
-        sides = zip(kernel.shape[:2], padding, strict=True)
-        beyond = [(size - 1 - before, size - 1 - after) for size, (before, after) in sides]
         numbers = ("CHWN", "IHWO", "HWCN")
         found = jax.lax.conv_general_dilated(slope, x, (1, 1), beyond, dimension_numbers=numbers)
         return jnp.flip(found, (0, 1))
 
-    narrow = stride == 1 and slope.shape[-1] < x.shape[-1]
+    narrower = stride == 1 and slope.shape[-1] < x.shape[-1]
     of_kernel = jax.lax.platform_dependent(
-        x, slope, cpu=turned if narrow else as_usual, default=as_usual
+        x, slope, cpu=turned if narrower else as_usual, default=as_usual
     )
-    return at_once(pull(slope)[0], of_kernel)
+    if stride == 1:
+        of_x = _convolution(slope, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, beyond)
+    else:
+        (of_x, _) = pull(slope)
+    return at_once(of_x, of_kernel)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
