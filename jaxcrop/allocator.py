@@ -4,23 +4,20 @@ import ctypes
 from contextlib import suppress
 from functools import cache
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed from now on for what comes next, in one heap for all threads.
+    """Have glibc keep blocks up to 32 MB that are freed from now on, for what comes next.
 
-    It returns large blocks to the kernel otherwise, and touching the pages of a new one for the
-    first time takes as long as reading a chip into it, and a tenth of a U-Net's training step,
-    whose activations XLA asks for anew each time. Threads that have a heap of their own keep it, so
-    this is to be called before any are started.
+    It returns them to the kernel otherwise, and touching the pages of a new block for the first
+    time takes as long as reading a chip into it.
     """
     with suppress(OSError, AttributeError):  # another C library
         libc = _libc()
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def return_freed_memory() -> None:

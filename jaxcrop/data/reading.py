@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 from jaxtyping import Float, Float64, UInt8, UInt16, UInt32
 
+from jaxcrop.allocator import keep_freed_memory
 from jaxcrop.crops import IGNORE
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.decoding import Decoder
@@ -248,6 +249,8 @@ def training_batches(
     `rows` names, for a batch of so many chips, those that this process reads. Threads read ahead,
     or as many processes as `workers` says; the batches are the same.
     """
+    keep_freed_memory()
+
     def batch(step: int) -> Batch:
         chosen = sampling.batch(step)
         return stacked([chips[int(place)] for place in chosen[rows(len(chosen))]])

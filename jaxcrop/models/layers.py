@@ -10,10 +10,9 @@ from flax import nnx
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
+from jaxcrop.models.convolutions import convolve, convolve_transposed
 from jaxcrop.models.primitives import (
     add_bias,
-    convolve,
-    convolve_transposed,
     normalise_by_batch,
     normalise_each,
     product,

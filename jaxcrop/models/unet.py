@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxcrop.models.convolutions import convolve, convolve_upsampled
 from jaxcrop.models.layers import ConvNormRelu, logits_head
-from jaxcrop.models.primitives import convolve, convolve_upsampled
 from jaxcrop.models.remat import Blockwise
 
 WIDTHS = (256, 128, 64, 32, 16)

@@ -13,7 +13,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxcrop.allocator import keep_freed_memory
 from jaxcrop.config import DeviceConfig
 from jaxcrop.data.reading import Batch
 from jaxcrop.errors import InputError
@@ -26,10 +25,9 @@ _SMALLEST_SPREAD = 2**14
 def prepare_devices(config: DeviceConfig) -> None:
     """Join the other processes, where `config` names any, and keep compiled programs on disk.
 
-    And keep the memory that a step frees for the next one. It must come before anything asks JAX for its devices. Raises InputError where the others
+    It must come before anything asks JAX for its devices. Raises InputError where the others
     cannot be found.
     """
-    keep_freed_memory()
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     by_hand = config.coordinator is not None

@@ -14,7 +14,6 @@ from jaxcrop.models.layers import (
     Linear,
     PatchEmbedding,
 )
-from jaxcrop.models.primitives import convolve_upsampled
 
 torch = pytest.importorskip("torch")
 
@@ -110,36 +109,6 @@ def test_statistics_of_bfloat16_are_in_float32(kind):
     np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=2**-8, atol=1e-6)
     for statistic in jax.tree.leaves(nnx.state(layer, nnx.BatchStat)):
         assert statistic.dtype == jnp.float32
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 8)])
-@pytest.mark.parametrize("channels", [6, 256])
-def test_convolve_upsampled_equals_torch(shape, channels):
-    """Its values and both gradients, of a narrow and of a wide map."""
-    x = torch.randn(2, channels, *shape, requires_grad=True)
-    weight = torch.randn(4, channels, 3, 3, requires_grad=True)
-    upsampled = torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
-    want = torch.nn.functional.conv2d(upsampled, weight, padding=1)
-    slope = torch.randn(want.shape)
-    want.backward(slope)
-    kernel = jnp.asarray(weight.detach().permute(2, 3, 1, 0).numpy())
-    got, pull = jax.vjp(convolve_upsampled, jnp.asarray(_nhwc(x)), kernel)
-    np.testing.assert_allclose(got, _nhwc(want), atol=1e-4)
-    of_x, of_kernel = pull(jnp.asarray(_nhwc(slope)))
-    np.testing.assert_allclose(of_x, _nhwc(x.grad), atol=1e-4)
-    np.testing.assert_allclose(of_kernel, weight.grad.permute(2, 3, 1, 0), atol=1e-4)
-
-
-@pytest.mark.parametrize("channels", [255, 256])
-def test_convolve_upsampled_in_bfloat16_adds_in_float32(channels):
-    """It is off by 1/420, as the right values rounded are; sums in bfloat16 would be by 1/280."""
-    x = jax.nn.relu(jax.random.normal(jax.random.key(0), (2, 8, 8, channels), jnp.bfloat16))
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, 64), jnp.bfloat16)
-    got = convolve_upsampled(x, kernel)
-    assert got.dtype == jnp.bfloat16
-    want = convolve_upsampled(x.astype(jnp.float32), kernel.astype(jnp.float32))
-    error = jnp.linalg.norm(got.astype(jnp.float32) - want) / jnp.linalg.norm(want)
-    assert error < 1 / 350
 
 
 def test_batch_norm_equals_torch():

@@ -1,0 +1,98 @@
+"""Convolutions and their gradients beside PyTorch's, in each of the ways that a CPU has."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcrop.models.convolutions import convolve, convolve_upsampled
+
+torch = pytest.importorskip("torch")
+
+
+def _nhwc(tensor):
+    return tensor.detach().permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "size"),
+    [
+        pytest.param((64, 64), 3, 1, (16, 16), id="in fours"),
+        pytest.param((96, 64), 3, 1, (7, 40), id="in fours, fewer channels"),
+        pytest.param((64, 80), 3, 1, (128, 4), id="in fours, more channels"),
+        pytest.param((16, 6), 3, 1, (9, 8), id="in pairs"),
+        pytest.param((3, 20), 5, 1, (9, 8), id="in pairs, of a wider kernel"),
+        pytest.param((64, 64), 3, 1, (16, 18), id="of a width that four do not divide"),
+        pytest.param((16, 6), 3, 1, (8, 9), id="of a width that two do not divide"),
+        pytest.param((64, 32), 3, 1, (16, 16), id="of few channels"),
+        pytest.param((64, 64), 3, 2, (32, 32), id="with a stride"),
+    ],
+)
+def test_convolve_equals_torch(channels, kernel, stride, size):
+    """In float32 within 1e-5 of the largest value, against PyTorch in float64."""
+    rng = np.random.default_rng(0)
+    inputs, outputs = channels
+    x = torch.tensor(rng.normal(size=(2, inputs, *size)), requires_grad=True)
+    weight = torch.tensor(rng.normal(size=(outputs, inputs, kernel, kernel)), requires_grad=True)
+    want = torch.nn.functional.conv2d(x, weight, stride=stride, padding=kernel // 2)
+    slope = torch.tensor(rng.normal(size=want.shape))
+    want.backward(slope)
+    of_ours = jnp.asarray(weight.detach().permute(2, 3, 1, 0), jnp.float32)
+    got, pull = jax.vjp(
+        jax.jit(lambda x, kernel: convolve(x, kernel, stride, ((len(kernel) // 2,) * 2,) * 2)),
+        jnp.asarray(_nhwc(x), jnp.float32),
+        of_ours,
+    )
+    of_x, of_kernel = pull(jnp.asarray(_nhwc(slope), jnp.float32))
+    pairs = (
+        (got, _nhwc(want)),
+        (of_x, _nhwc(x.grad)),
+        (of_kernel, weight.grad.permute(2, 3, 1, 0).numpy()),
+    )
+    for found, right in pairs:
+        np.testing.assert_allclose(found, right, atol=1e-5 * np.abs(right).max(), rtol=0)
+
+
+@pytest.mark.parametrize("width", [16, 18])
+def test_fours_need_half_the_products(width):
+    """As XLA counts them; the sums of pixels and of taps come on top."""
+
+    def products(width):
+        shapes = (4, 16, width, 256), (3, 3, 256, 256)
+        program = jax.jit(lambda x, kernel: convolve(x, kernel, 1, ((1, 1), (1, 1))))
+        lowered = program.lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+        return lowered.compile().cost_analysis()["flops"]
+
+    usual = 2 * 4 * 16 * width * 9 * 256**2
+    share = 0.5 if width % 4 == 0 else 0.9
+    assert 0.95 * share < products(width) / usual < 1.15 * share
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 8)])
+@pytest.mark.parametrize("channels", [6, 256])
+def test_convolve_upsampled_equals_torch(shape, channels):
+    """Its values and both gradients, of a narrow and of a wide map."""
+    x = torch.randn(2, channels, *shape, requires_grad=True)
+    weight = torch.randn(4, channels, 3, 3, requires_grad=True)
+    upsampled = torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
+    want = torch.nn.functional.conv2d(upsampled, weight, padding=1)
+    slope = torch.randn(want.shape)
+    want.backward(slope)
+    kernel = jnp.asarray(weight.detach().permute(2, 3, 1, 0).numpy())
+    got, pull = jax.vjp(convolve_upsampled, jnp.asarray(_nhwc(x)), kernel)
+    np.testing.assert_allclose(got, _nhwc(want), atol=1e-4)
+    of_x, of_kernel = pull(jnp.asarray(_nhwc(slope)))
+    np.testing.assert_allclose(of_x, _nhwc(x.grad), atol=1e-4)
+    np.testing.assert_allclose(of_kernel, weight.grad.permute(2, 3, 1, 0), atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [255, 256])
+def test_convolve_upsampled_in_bfloat16_adds_in_float32(channels):
+    """It is off by 1/420, as the right values rounded are; sums in bfloat16 would be by 1/280."""
+    x = jax.nn.relu(jax.random.normal(jax.random.key(0), (2, 8, 8, channels), jnp.bfloat16))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, 64), jnp.bfloat16)
+    got = convolve_upsampled(x, kernel)
+    assert got.dtype == jnp.bfloat16
+    want = convolve_upsampled(x.astype(jnp.float32), kernel.astype(jnp.float32))
+    error = jnp.linalg.norm(got.astype(jnp.float32) - want) / jnp.linalg.norm(want)
+    assert error < 1 / 350
