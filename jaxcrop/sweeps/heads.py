@@ -113,8 +113,27 @@ class _Programs:
         self.learning_rate = optimizer.learning_rate
         self.mesh: Mesh = data_mesh()
         self.moving = network.names(nnx.BatchStat)
-        self.optimizer = adamw(optimizer, dict.fromkeys(network.names(nnx.Param), 1.0))
-        self.plateau = reduce_on_plateau(optimizer.plateau_patience)
+        adam = adamw(optimizer, dict.fromkeys(network.names(nnx.Param), 1.0))
+        plateau = reduce_on_plateau(optimizer.plateau_patience)
+
+        def begin(values: Values) -> TrainState:
+            params = {name: v for name, v in values.items() if name not in self.moving}
+            return TrainState(
+                step=jnp.zeros((), jnp.int32),
+                params=params,
+                frozen={},
+                statistics={name: values[name] for name in self.moving},
+                average=params if optimizer.ema is not None else {},
+                optimizer=adam.init(params),
+                plateau=plateau.init(jnp.zeros(())),
+            )
+
+        self.begin = compiled(begin)
+
+        def lower(state, loss: Float[Array, ""]):
+            return plateau.update(jnp.zeros(()), state, value=loss)[1]
+
+        self.lower = compiled(jax.vmap(lower))
 
         def logits(values: Values, maps: Maps, label: UInt8[Array, "n h w"], training: bool):
             module = network.module(values)
@@ -130,9 +149,9 @@ class _Programs:
 
             (loss, moved), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
             # AdamW's step, decay and all, is in proportion to the learning rate.
-            plateau = state.plateau._replace(scale=state.plateau.scale * rate)
-            faster = dataclasses.replace(state, plateau=plateau)
-            new = advanced(faster, gradient, moved, self.optimizer, ema=optimizer.ema)
+            scaled = state.plateau._replace(scale=state.plateau.scale * rate)
+            faster = dataclasses.replace(state, plateau=scaled)
+            new = advanced(faster, gradient, moved, adam, ema=optimizer.ema)
             return dataclasses.replace(new, plateau=state.plateau), loss
 
         def of_heads(function: Callable) -> Callable:
@@ -205,7 +224,7 @@ def _train(
     jobs: Sequence[Job], bank: FeatureBank, programs: _Programs, say: Callable[[str], None]
 ) -> list[Trained | InputError]:
     config = jobs[0].config.optimizer
-    state = _spread(_stacked([_begin(job, programs) for job in jobs]), programs.mesh)
+    state = _spread(_stacked([programs.begin(job.values) for job in jobs]), programs.mesh)
     rates = np.array([j.config.optimizer.learning_rate for j in jobs]) / programs.learning_rate
     weights = np.stack(
         [class_weights(job.config.loss.class_weights, job.experiment.pixels) for job in jobs]
@@ -261,19 +280,6 @@ _SHOWN = 4
 """Test chips whose predictions are kept."""
 
 
-def _begin(job: Job, programs: _Programs) -> TrainState:
-    params = {n: v for n, v in job.values.items() if n not in programs.moving}
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        frozen={},
-        statistics={n: job.values[n] for n in programs.moving},
-        average=params if job.config.optimizer.ema is not None else {},
-        optimizer=programs.optimizer.init(params),
-        plateau=programs.plateau.init(jnp.zeros(())),
-    )
-
-
 def _validate(
     jobs: Sequence[Job], state: TrainState, feed: _Feed, programs: _Programs
 ) -> tuple[TrainState, list[float]]:
@@ -305,9 +311,7 @@ def _validate(
         values = _of_head(state.model, number)
         found = _evaluate(job, "validation", values, feed, programs, size=size)
         losses.append(found.batch_loss if by_batch else found.loss)
-    _, plateau = jax.vmap(
-        lambda one, value: programs.plateau.update(jnp.zeros(()), one, value=value)
-    )(state.plateau, jnp.asarray(losses))
+    plateau = programs.lower(state.plateau, np.array(losses, np.float32))
     return dataclasses.replace(state, plateau=plateau), losses
 
 
