@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxcrop.compiling import compiled
 from jaxcrop.data.reading import Chip, training_batches
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
@@ -47,7 +48,8 @@ class Validator:
         self._evaluate = make_eval_step(
             task.network, run.band_input, task.dtype, run.predicted, task.mesh
         )
-        self._plateau = reduce_on_plateau(run.config.optimizer.plateau_patience)
+        plateau = reduce_on_plateau(run.config.optimizer.plateau_patience)
+        self._plateau_update = compiled(plateau.update)
 
     def __call__(self, state: TrainState, log: RunLog) -> tuple[TrainState, float]:
         """The state to go on with, and the validation loss."""
@@ -62,7 +64,7 @@ class Validator:
             pictures=_PICTURES,
         )
         loss = evaluation.batch_loss if self._by_batch else evaluation.loss
-        _, lowered = self._plateau.update(jnp.zeros(()), state.plateau, value=loss)
+        _, lowered = self._plateau_update(jnp.zeros(()), state.plateau, value=loss)
         rate = self._run.config.optimizer.learning_rate * float(lowered.scale)
         _report(log, int(state.step), evaluation, loss, rate)
         for place, prediction in enumerate(evaluation.predictions):

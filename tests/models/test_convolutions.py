@@ -37,11 +37,11 @@ def test_convolve_equals_torch(channels, kernel, stride, size):
     want = torch.nn.functional.conv2d(x, weight, stride=stride, padding=kernel // 2)
     slope = torch.tensor(rng.normal(size=want.shape))
     want.backward(slope)
-    of_ours = jnp.asarray(weight.detach().permute(2, 3, 1, 0), jnp.float32)
+    ours = jnp.asarray(weight.detach().permute(2, 3, 1, 0), jnp.float32)
     got, pull = jax.vjp(
         jax.jit(lambda x, kernel: convolve(x, kernel, stride, ((len(kernel) // 2,) * 2,) * 2)),
         jnp.asarray(_nhwc(x), jnp.float32),
-        of_ours,
+        ours,
     )
     of_x, of_kernel = pull(jnp.asarray(_nhwc(slope), jnp.float32))
     pairs = (
