@@ -1,6 +1,8 @@
 """Stopping in time: a SIGTERM is answered with a checkpoint, in all processes at the same step."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,8 +42,33 @@ def preemptible() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Preempted
 
-    with _answered(stop):
+    with _answered(stop), _repeated():
         yield
+
+
+@contextmanager
+def _repeated() -> Iterator[None]:
+    """Have a SIGTERM come again soon where Preempted was raised, and ignored by Python.
+
+    It ignores what is raised in a `__del__` or a callback of the garbage collector, JAX's own say.
+    """
+    previous, again = sys.unraisablehook, ExitStack()
+
+    def hook(ignored: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(ignored.exc_value, Preempted):
+            previous(ignored)
+            return
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        again.callback(timer.join)
+        again.callback(timer.cancel)
+
+    sys.unraisablehook = hook
+    with again:
+        try:
+            yield
+        finally:
+            sys.unraisablehook = previous
 
 
 class Preemption:
