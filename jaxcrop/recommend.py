@@ -76,15 +76,15 @@ def recommend(config: RecommendConfig) -> None:
     Raises InputError where records or weights are missing, and where the chips cannot be divided.
     """
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
+    from jaxcrop.features.store import FeatureStore  # noqa: PLC0415
     from jaxcrop.figures import check_picture_path, save_figure  # noqa: PLC0415
+    from jaxcrop.mesh import prepare_devices  # noqa: PLC0415
     from jaxcrop.probes.candidates import candidates  # noqa: PLC0415
     from jaxcrop.probes.picture import curves_figure  # noqa: PLC0415
     from jaxcrop.probes.recommendation import as_json, judge  # noqa: PLC0415
-    from jaxcrop.probes.store import FeatureStore  # noqa: PLC0415
     from jaxcrop.probes.study import design, find_region, probe  # noqa: PLC0415
     from jaxcrop.probes.wording import text  # noqa: PLC0415
     from jaxcrop.training.logging import message, progress_line  # noqa: PLC0415
-    from jaxcrop.training.mesh import prepare_devices  # noqa: PLC0415
     from jaxcrop.training.provenance import provenance  # noqa: PLC0415
 
     if config.out is not None and not (config.out.suffix == ".json" and config.out.parent.is_dir()):

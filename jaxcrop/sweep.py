@@ -85,10 +85,10 @@ def _sweep(config: SweepConfig, argv: Sequence[str]) -> int:
 
     # Heavy imports wait until the study is known to be right.
     from jaxcrop.config import DeviceConfig  # noqa: PLC0415
-    from jaxcrop.probes.store import FeatureStore  # noqa: PLC0415
+    from jaxcrop.features.store import FeatureStore  # noqa: PLC0415
+    from jaxcrop.mesh import prepare_devices  # noqa: PLC0415
     from jaxcrop.sweeps.worker import Worker, missing  # noqa: PLC0415
     from jaxcrop.training.logging import progress_line  # noqa: PLC0415
-    from jaxcrop.training.mesh import prepare_devices  # noqa: PLC0415
     from jaxcrop.training.preemption import preemptible  # noqa: PLC0415
 
     lacking = missing(study, config.data_dir)

@@ -47,7 +47,7 @@ def train_run(config: TrainConfig, then: "Callable[[Run], T]") -> "T":
 
     Of `--ood-mode pretrain`, the first run is evaluated. Raises as `train_and_evaluate`.
     """
-    from jaxcrop.training.mesh import prepare_devices  # noqa: PLC0415
+    from jaxcrop.mesh import prepare_devices  # noqa: PLC0415
     from jaxcrop.training.preemption import preemptible  # noqa: PLC0415
 
     prepare_devices(config.device)
@@ -69,12 +69,12 @@ def _score(run: "Run") -> None:
 
 def _train(config: TrainConfig, then: "Callable[[Run], T]") -> "T":
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
-    from jaxcrop.training.loop import train  # noqa: PLC0415
-    from jaxcrop.training.mesh import (  # noqa: PLC0415
+    from jaxcrop.mesh import (  # noqa: PLC0415
         ending_for_all,
         is_first_process,
         together,
     )
+    from jaxcrop.training.loop import train  # noqa: PLC0415
     from jaxcrop.training.runs import create_model, held, start_run  # noqa: PLC0415
 
     with ExitStack() as stack:

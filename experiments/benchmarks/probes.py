@@ -77,7 +77,7 @@ def draw(folder: Path, work: Work) -> dict:
 def divided(records, work: Work) -> tuple:
     """The training and the test chips of a region."""
     from jaxcrop.data.index import index_of  # noqa: PLC0415
-    from jaxcrop.probes.features import ChipSet  # noqa: PLC0415
+    from jaxcrop.features.maps import ChipSet  # noqa: PLC0415
 
     index = index_of(records)
     ids = np.random.default_rng(0).permutation(index.chip_id).tolist()
@@ -96,12 +96,12 @@ def ours(records: dict, weights: Path, work: Work) -> tuple[dict, dict]:
     import jax  # noqa: PLC0415
 
     from jaxcrop.crops import NUM_CLASSES  # noqa: PLC0415
+    from jaxcrop.features.backbones import FrozenBackbone  # noqa: PLC0415
+    from jaxcrop.features.store import FeatureStore  # noqa: PLC0415
     from jaxcrop.models.segmenter import abstract_segmenter  # noqa: PLC0415
-    from jaxcrop.probes.backbones import FrozenBackbone  # noqa: PLC0415
     from jaxcrop.probes.classifiers import LinearClassifiers, train_heads  # noqa: PLC0415
-    from jaxcrop.probes.features import pixel_features  # noqa: PLC0415
+    from jaxcrop.probes.pixels import pixel_features  # noqa: PLC0415
     from jaxcrop.probes.scoring import confusions  # noqa: PLC0415
-    from jaxcrop.probes.store import FeatureStore  # noqa: PLC0415
     from jaxcrop.training.metrics import metrics  # noqa: PLC0415
     from jaxcrop.weights import load_weights, read_manifest  # noqa: PLC0415
 

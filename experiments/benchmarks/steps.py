@@ -53,10 +53,10 @@ def our_step(case: Case) -> Step:
     from jaxcrop.data.augment import Augmentation  # noqa: PLC0415
     from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput  # noqa: PLC0415
     from jaxcrop.data.reading import Batch  # noqa: PLC0415
+    from jaxcrop.mesh import data_mesh, placement, put_batch  # noqa: PLC0415
     from jaxcrop.models.segmenter import random_segmenter  # noqa: PLC0415
     from jaxcrop.training.groups import parameter_groups  # noqa: PLC0415
     from jaxcrop.training.losses import make_loss  # noqa: PLC0415
-    from jaxcrop.training.mesh import data_mesh, placement, put_batch  # noqa: PLC0415
     from jaxcrop.training.network import values_of  # noqa: PLC0415
     from jaxcrop.training.optimizer import adamw, reduce_on_plateau  # noqa: PLC0415
     from jaxcrop.training.step import (  # noqa: PLC0415

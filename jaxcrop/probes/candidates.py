@@ -10,8 +10,8 @@ from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Records
 from jaxcrop.errors import InputError
+from jaxcrop.features.backbones import FrozenBackbone
 from jaxcrop.models.segmenter import abstract_segmenter
-from jaxcrop.probes.backbones import FrozenBackbone
 from jaxcrop.training.beginning import create
 from jaxcrop.weights import (
     CATALOGUE,

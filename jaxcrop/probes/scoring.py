@@ -9,11 +9,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Int64
 
 from jaxcrop.data.reading import Batch
+from jaxcrop.features.backbones import FrozenBackbone, seen
+from jaxcrop.features.maps import ChipSet, Progress, over_chips
+from jaxcrop.mesh import data_mesh, put_batch, put_everywhere
 from jaxcrop.models.pyramid import resize
-from jaxcrop.probes.backbones import FrozenBackbone, seen
 from jaxcrop.probes.classifiers import LinearClassifiers
-from jaxcrop.probes.features import ChipSet, Progress, over_chips
-from jaxcrop.training.mesh import data_mesh, put_batch, put_everywhere
 from jaxcrop.training.metrics import confusion_matrix
 
 
@@ -28,7 +28,7 @@ def confusions(
 ) -> Int64[np.ndarray, "p chips classes classes"]:
     """A confusion matrix of each classifier for each chip, over all of its labelled pixels.
 
-    The classifiers are of hypercolumns (`jaxcrop.probes.features`); each predicts what a segmenter
+    The classifiers are of hypercolumns (`jaxcrop.probes.pixels`); each predicts what a segmenter
     with that linear head would. The backbone sees every chip once, for all classifiers.
     """
     mesh = mesh or data_mesh()

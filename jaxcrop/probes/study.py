@@ -14,11 +14,12 @@ from jaxcrop.data import splits
 from jaxcrop.data.index import index_of
 from jaxcrop.data.reading import Records, find_records, open_records
 from jaxcrop.errors import InputError
+from jaxcrop.features.maps import ChipSet, TooLargeError
+from jaxcrop.features.store import FeatureStore
 from jaxcrop.probes.candidates import Candidate
 from jaxcrop.probes.classifiers import LinearClassifiers, fit_logistic, moments
-from jaxcrop.probes.features import ChipSet, PixelFeatures, TooLargeError, pixel_features
 from jaxcrop.probes.neighbours import nearest_neighbours
-from jaxcrop.probes.store import FeatureStore
+from jaxcrop.probes.pixels import PixelFeatures, pixel_features
 from jaxcrop.regions import REGIONS
 
 Probe = Literal["logistic", "knn"]

@@ -20,11 +20,11 @@ from jaxcrop.data.augment import Augmentation
 from jaxcrop.data.experiment import Experiment
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
+from jaxcrop.features.bank import FeatureBank, MapsAndLabels, Place
+from jaxcrop.mesh import data_mesh, evaluation_batch_size, split_over
 from jaxcrop.models.segmenter import Head, Segmenter
-from jaxcrop.sweeps.bank import FeatureBank, MapsAndLabels, Place
 from jaxcrop.training.evaluation import Evaluation, collected
 from jaxcrop.training.losses import Loss, class_weights
-from jaxcrop.training.mesh import data_mesh, evaluation_batch_size, split_over
 from jaxcrop.training.network import Network, Values, statistics_of, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.runs import predicted_classes

@@ -16,12 +16,12 @@ from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.experiment import Experiment
 from jaxcrop.errors import InputError, UnfinishedWriteError, first_line
+from jaxcrop.features.backbones import FrozenBackbone
+from jaxcrop.features.bank import FeatureBank
+from jaxcrop.features.maps import ChipSet, map_specs
+from jaxcrop.features.store import FeatureStore
 from jaxcrop.figures import TRUE_COLOUR, stretched
 from jaxcrop.models.segmenter import abstract_segmenter, drawing
-from jaxcrop.probes.backbones import FrozenBackbone
-from jaxcrop.probes.features import ChipSet, map_specs
-from jaxcrop.probes.store import FeatureStore
-from jaxcrop.sweeps.bank import FeatureBank
 from jaxcrop.sweeps.cells import Cell, CellResult
 from jaxcrop.sweeps.folder import SweepFolder
 from jaxcrop.sweeps.heads import Job, head_values, train_heads

@@ -17,8 +17,8 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from jaxcrop.errors import InputError, UnfinishedWriteError
+from jaxcrop.mesh import from_first_process, is_first_process, together
 from jaxcrop.training.lora import merged
-from jaxcrop.training.mesh import from_first_process, is_first_process, together
 from jaxcrop.training.network import Values
 from jaxcrop.training.step import TrainState
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float64, Int64, UInt8
 
 from jaxcrop.data.reading import Batch, Chip, evaluation_batches
-from jaxcrop.training.mesh import local_rows, put_batch
+from jaxcrop.mesh import local_rows, put_batch
 from jaxcrop.training.metrics import metrics
 from jaxcrop.training.network import Values
 from jaxcrop.training.step import EvalResult

@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 from jaxcrop.config import DeviceConfig
 from jaxcrop.data.reading import Chip, stacked, training_batches
 from jaxcrop.data.sampling import Sampling
-from jaxcrop.training.mesh import local_rows, put_batch, put_everywhere
+from jaxcrop.mesh import local_rows, put_batch, put_everywhere
 from jaxcrop.training.step import TrainState
 
 Advance = Callable[[TrainState, range], Iterator[tuple[TrainState, jax.Array]]]

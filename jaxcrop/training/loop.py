@@ -17,6 +17,12 @@ from jaxcrop.data.experiment import Experiment
 from jaxcrop.data.reading import Chip
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.figures import save_figure
+from jaxcrop.mesh import (
+    data_mesh,
+    fitting_batch_size,
+    is_first_process,
+    placement,
+)
 from jaxcrop.models.segmenter import Segmenter
 from jaxcrop.training.checkpoints import Checkpoints
 from jaxcrop.training.curves import learning_curves
@@ -25,12 +31,6 @@ from jaxcrop.training.groups import describe, parameter_groups
 from jaxcrop.training.logging import RunLog
 from jaxcrop.training.lora import adapters
 from jaxcrop.training.losses import make_loss
-from jaxcrop.training.mesh import (
-    data_mesh,
-    fitting_batch_size,
-    is_first_process,
-    placement,
-)
 from jaxcrop.training.network import values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.preemption import Preempted, Preemption

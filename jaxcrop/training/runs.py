@@ -20,9 +20,9 @@ from jaxcrop.data.experiment import Experiment, plan
 from jaxcrop.data.reading import Records, open_records
 from jaxcrop.errors import InputError
 from jaxcrop.files import locked, replacing, writing
+from jaxcrop.mesh import is_first_process
 from jaxcrop.models.segmenter import Segmenter, abstract_segmenter, random_segmenter
 from jaxcrop.training.checkpoints import Checkpoints, Which
-from jaxcrop.training.mesh import is_first_process
 from jaxcrop.training.network import Network, Values, values_of
 from jaxcrop.training.provenance import provenance
 from jaxcrop.training.step import restrict

@@ -14,16 +14,16 @@ from jaxcrop.data.reading import Chip
 from jaxcrop.errors import InputError
 from jaxcrop.figures import confusion_figure, save_figure
 from jaxcrop.files import replacing
-from jaxcrop.training.baselines import baselines
-from jaxcrop.training.calibration import calibration_errors
-from jaxcrop.training.checkpoints import Which
-from jaxcrop.training.evaluation import Evaluation, evaluate_chips
-from jaxcrop.training.mesh import (
+from jaxcrop.mesh import (
     data_mesh,
     evaluation_batch_size,
     is_first_process,
     put_everywhere,
 )
+from jaxcrop.training.baselines import baselines
+from jaxcrop.training.calibration import calibration_errors
+from jaxcrop.training.checkpoints import Which
+from jaxcrop.training.evaluation import Evaluation, evaluate_chips
 from jaxcrop.training.metrics import metrics, per_class
 from jaxcrop.training.reliability import reliability_figure
 from jaxcrop.training.runs import Run

@@ -17,12 +17,12 @@ from jaxcrop.config import TuningConfig
 from jaxcrop.data.augment import FRESH, Augmentation, augment, normalise
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
+from jaxcrop.mesh import replicated, split_over
 from jaxcrop.models.layers import BATCH_NORM_MOMENTUM
 from jaxcrop.models.segmenter import Segmenter
 from jaxcrop.training.calibration import calibration_bins
 from jaxcrop.training.lora import merged
 from jaxcrop.training.losses import Loss, cross_entropy_sum
-from jaxcrop.training.mesh import replicated, split_over
 from jaxcrop.training.metrics import confusion_matrix
 from jaxcrop.training.network import Network, Values, statistics_of
 from jaxcrop.training.optimizer import moving_average

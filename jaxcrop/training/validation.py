@@ -10,9 +10,9 @@ from jaxcrop.compiling import compiled
 from jaxcrop.data.reading import Chip, training_batches
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
+from jaxcrop.mesh import evaluation_batch_size, local_rows, put_batch, put_everywhere
 from jaxcrop.training.evaluation import Evaluation, evaluate_chips
 from jaxcrop.training.logging import RunLog, sample_picture
-from jaxcrop.training.mesh import evaluation_batch_size, local_rows, put_batch, put_everywhere
 from jaxcrop.training.network import Values
 from jaxcrop.training.optimizer import reduce_on_plateau
 from jaxcrop.training.runs import Run

@@ -6,12 +6,12 @@ import pytest
 
 from jaxcrop.config import TrainConfig
 from jaxcrop.errors import InputError
+from jaxcrop.features.backbones import FrozenBackbone
+from jaxcrop.features.bank import FeatureBank
+from jaxcrop.features.maps import ChipSet
+from jaxcrop.features.store import FeatureStore
 from jaxcrop.files import json_lines
 from jaxcrop.models.segmenter import random_segmenter
-from jaxcrop.probes.backbones import FrozenBackbone
-from jaxcrop.probes.features import ChipSet
-from jaxcrop.probes.store import FeatureStore
-from jaxcrop.sweeps.bank import FeatureBank
 from jaxcrop.sweeps.heads import Job, head_values, train_heads
 from jaxcrop.train import train_run
 from jaxcrop.training.runs import experiment_of

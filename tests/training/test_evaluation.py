@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcrop.mesh import data_mesh
 from jaxcrop.training.evaluation import evaluate_chips
-from jaxcrop.training.mesh import data_mesh
 from jaxcrop.training.step import EvalResult
 
 

@@ -17,11 +17,11 @@ from jax.sharding import AxisType, Mesh
 from jaxcrop.config import LossConfig, OptimizerConfig, TuningConfig
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
+from jaxcrop.mesh import data_mesh, placement, put_batch, put_everywhere
 from jaxcrop.models.layers import BatchNorm, Conv
 from jaxcrop.models.primitives import widened
 from jaxcrop.training import mesh as mesh_module
 from jaxcrop.training.losses import make_loss
-from jaxcrop.training.mesh import data_mesh, placement, put_batch, put_everywhere
 from jaxcrop.training.network import Network, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.step import (
@@ -129,7 +129,7 @@ EIGHT = """
 import sys; sys.path += {path!r}
 import jax, numpy as np
 import test_step as t
-from jaxcrop.training.mesh import data_mesh
+from jaxcrop.mesh import data_mesh
 assert data_mesh().size == 8
 one, loss_1 = t._step(t._one_device(), t._batch(0, 16))
 for spread in (False, True):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxcrop.errors import InputError
-from jaxcrop.probes.store import FeatureStore, Spec
+from jaxcrop.features.store import FeatureStore, Spec
 
 SPECS = {"a": Spec((5, 3), "float16"), "b": Spec((5,), "uint8")}
 A = np.arange(15, dtype=np.float16).reshape(5, 3)

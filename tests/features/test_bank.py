@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from jaxcrop.data.index import index_of
+from jaxcrop.features.backbones import FrozenBackbone
+from jaxcrop.features.bank import FeatureBank
+from jaxcrop.features.maps import IN_MEMORY, ChipSet, feature_maps
 from jaxcrop.models.segmenter import random_segmenter
-from jaxcrop.probes.backbones import FrozenBackbone
-from jaxcrop.probes.features import IN_MEMORY, ChipSet, feature_maps
-from jaxcrop.sweeps.bank import FeatureBank
 from jaxcrop.weights import band_input
 
 pytestmark = pytest.mark.usefixtures("small_backbones")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxcrop.probes.backbones import AS_THEY_ARE, FrozenBackbone, View
-from jaxcrop.probes.features import ChipSet, FeatureMaps, feature_maps
-from jaxcrop.probes.store import FeatureStore
+from jaxcrop.features.backbones import AS_THEY_ARE, FrozenBackbone, View
+from jaxcrop.features.maps import ChipSet, FeatureMaps, feature_maps
+from jaxcrop.features.store import FeatureStore
 
 Place = tuple[str, str]
 """Region and id of a chip."""

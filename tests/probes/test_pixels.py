@@ -1,39 +1,26 @@
-"""Features of frozen backbones beside what the segmenters of the same weights see."""
-
-from zlib import crc32
+"""Hypercolumns of frozen backbones beside what the segmenters of the same weights see."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from made_up import fill
+from made_up_features import ARCHITECTURES, INPUT, images_and_labels, segmenter, three_chips
 
 from jaxcrop.crops import NUM_CLASSES
-from jaxcrop.data.augment import augment, normalise
+from jaxcrop.data.augment import normalise
 from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput
-from jaxcrop.data.index import index_of
 from jaxcrop.errors import InputError
-from jaxcrop.models.segmenter import abstract_segmenter
-from jaxcrop.probes.backbones import FrozenBackbone, View
+from jaxcrop.features.backbones import FrozenBackbone, View
+from jaxcrop.features.maps import ChipSet, feature_maps
+from jaxcrop.features.store import FeatureStore
 from jaxcrop.probes.classifiers import LinearClassifiers
-from jaxcrop.probes.features import ChipSet, feature_maps, pixel_features
+from jaxcrop.probes.pixels import pixel_features
 from jaxcrop.probes.scoring import confusions
-from jaxcrop.probes.store import FeatureStore
 from jaxcrop.training.metrics import confusion_matrix
 
-INPUT = BandInput(("B04", "B03", "B08"), (0.0, 1.0, 2.0), (3000.0, 4000.0, 5000.0), clip=False)
 
-
-def segmenter(architecture: str, seed: int = 0):
-    model = abstract_segmenter(architecture, "linear", len(INPUT.bands), NUM_CLASSES)
-    fill(model, seed)
-    model.eval()
-    return model
-
-
-@pytest.fixture(scope="module", params=["resnet18", "vit-s14"])
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def model(request):
-    """A segmenter; the ViT pads 256 pixels to 266."""
     return request.param, segmenter(request.param)
 
 
@@ -45,13 +32,7 @@ def raw():
 
 @pytest.fixture(scope="module")
 def chips(synthetic_records):
-    index = index_of(synthetic_records)
-    return ChipSet(synthetic_records, index, tuple(map(str, index.chip_id[:3])))
-
-
-def images_and_labels(chips, band_input):
-    found = list(chips.chips(band_input))
-    return np.stack([c.image for c in found]), np.stack([c.label for c in found])
+    return three_chips(synthetic_records)
 
 
 def test_classifying_hypercolumns_is_the_linear_head(model, chips):
@@ -77,21 +58,6 @@ def test_classifying_hypercolumns_is_the_linear_head(model, chips):
     assert want.sum() == (label > 0).sum() > 0
 
 
-def test_maps_are_those_of_the_backbone_in_eval_mode(model, chips):
-    backbone = FrozenBackbone.of(model[1], model[0], INPUT)
-    image, label = images_and_labels(chips, INPUT)
-    size = -(-256 // backbone.multiple) * backbone.multiple
-    padded = np.pad(image, ((0, 0), (0, size - 256), (0, size - 256), (0, 0)), mode="edge")
-    want = nnx.jit(model[1].backbone)(normalise(padded, INPUT))
-    found = feature_maps(backbone, chips, dtype="float32", batch_size=1)
-    assert len(found.maps) == len(want)
-    for ours, theirs in zip(found.maps, want, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(abs(theirs).max()))
-    np.testing.assert_array_equal(found.label, label)
-    half = feature_maps(backbone, chips, dtype="float16").maps
-    np.testing.assert_allclose(half[0], found.maps[0], rtol=1e-3, atol=1e-3)
-
-
 def test_without_a_backbone_the_features_of_a_pixel_are_its_bands(raw, chips):
     image, _ = images_and_labels(chips, raw.band_input)
     found = pixel_features(raw, chips, pixels=50, dtype="float32")
@@ -99,22 +65,13 @@ def test_without_a_backbone_the_features_of_a_pixel_are_its_bands(raw, chips):
     np.testing.assert_allclose(found.features, pixels / np.float32(10_000), rtol=1e-6)
 
 
-def test_a_view_is_the_augmentation_of_training_for_image_and_labels_alike(raw, chips):
+def test_a_view_is_that_of_the_maps(raw, chips):
     view = View(2, seed=5)
-    image, label = images_and_labels(chips, raw.band_input)
-    want, turned = augment(
-        view.keys(np.array([crc32(i.encode()) for i in chips.ids], np.uint32)),
-        normalise(image, raw.band_input),
-        label,
-    )
-    found = feature_maps(raw, chips, view, dtype="float32")
-    np.testing.assert_allclose(found.maps[0], want, atol=1e-5)
-    np.testing.assert_array_equal(found.label, turned)
-    assert (found.label != label).any()
+    maps = feature_maps(raw, chips, view, dtype="float32")
     pixels = pixel_features(raw, chips, view, pixels=30, dtype="float32")
     at = np.arange(3)[:, None], pixels.place
-    np.testing.assert_array_equal(pixels.label, found.label.reshape(3, -1)[at])
-    np.testing.assert_allclose(pixels.features, found.maps[0].reshape(3, -1, 13)[at], atol=1e-5)
+    np.testing.assert_array_equal(pixels.label, maps.label.reshape(3, -1)[at])
+    np.testing.assert_allclose(pixels.features, maps.maps[0].reshape(3, -1, 13)[at], atol=1e-5)
 
 
 def test_a_chip_has_the_same_view_beside_any_others(raw, chips):
@@ -153,24 +110,6 @@ def test_what_is_kept_depends_on_all_that_decides_it(raw, chips, tmp_path):
     assert len(list(tmp_path.glob("*/about.json"))) == len(cases)
 
 
-def test_the_digest_is_of_weights_statistics_bands_and_scale():
-    def digest(seed=0, architecture="resnet18", band_input=INPUT):
-        return FrozenBackbone.of(segmenter(architecture, seed), "resnet18", band_input).digest
-
-    model = segmenter("resnet18")
-    statistics = model.backbone.bn1.mean
-    statistics.set_value(statistics[...] + 1e-3)
-    found = [
-        digest(),
-        digest(seed=1),
-        digest(band_input=BandInput(INPUT.bands, INPUT.offset, (1.0,) * 3, clip=False)),
-        digest(band_input=BandInput(INPUT.bands[::-1], INPUT.offset, INPUT.divisor, clip=False)),
-        FrozenBackbone.of(model, "resnet18", INPUT).digest,
-    ]
-    assert len(set(found)) == len(found)
-    assert digest() == found[0]
-
-
 def test_features_that_do_not_fit_are_refused(raw, chips, tmp_path):
     bright = BandInput(raw.band_input.bands, (0.0,) * 13, (1e-3,) * 13, clip=False)
     glaring = FrozenBackbone(
@@ -184,14 +123,14 @@ def test_features_that_do_not_fit_are_refused(raw, chips, tmp_path):
 
 
 def test_another_set_of_weights_sees_the_same_pixels_by_the_same_program(raw, chips):
-    from jaxcrop.probes import features
+    from jaxcrop.probes import pixels
 
     of_raw = pixel_features(raw, chips, pixels=5)
     one, other = (FrozenBackbone.of(segmenter("resnet18", n), "resnet18", INPUT) for n in (0, 1))
     of_one = pixel_features(one, chips, pixels=5)
-    before = features._columns._cache_size()
+    before = pixels._columns._cache_size()
     of_other = pixel_features(other, chips, pixels=5)
-    assert features._columns._cache_size() == before
+    assert pixels._columns._cache_size() == before
     assert (of_one.features != of_other.features).any()
     for found in (of_one, of_other):
         np.testing.assert_array_equal(found.place, of_raw.place)

@@ -1,0 +1,1 @@
+"""What a frozen backbone sees: kept for each chip, and on its way to the devices."""
