@@ -209,6 +209,10 @@ class DeviceConfig:
     device_cache: Literal["auto", "on", "off"] = "auto"
     """Keep the training chips on the device and run the steps between validations as one program:
     where an accelerator has room for them, always, or never."""
+    keep_maps: Literal["auto", "on", "off"] = "auto"
+    """Compute the maps of a frozen backbone once for each chip and view, and keep them on disk, in
+    the run folder, while the run lasts; with `--augmentation views` or `none`: on a CPU, always, or
+    never."""
     shard_parameters: bool = False
     """Spread parameters and optimiser over the devices (FSDP) in place of a copy on each."""
     workers: int = 0
@@ -280,6 +284,22 @@ class TrainConfig:
     def replaced(self, **settings: Any) -> "TrainConfig":
         """The same configuration with other values of some settings."""
         return TrainConfig.of(**{**self.settings(), **settings})
+
+    @property
+    def lacking_to_keep_maps(self) -> list[str]:
+        """The options that are missing for the maps of a chip to stay the same through a run."""
+        tuning, how = self.tuning, self.optimizer.augmentation
+        return [
+            option
+            for changes, option in (
+                (tuning.tune != "frozen", "--tune frozen"),
+                (tuning.frozen_batchnorm != "keep", "--frozen-batchnorm keep"),
+                (bool(tuning.rates), "no --rates"),
+                (how == "fresh", "--augmentation views or none"),
+                (self.device.device_cache == "on", "--device-cache off"),
+            )
+            if changes
+        ]
 
     def settings(self) -> dict[str, Any]:
         """Every setting by its name."""
@@ -385,6 +405,10 @@ def _check(config: TrainConfig) -> None:
             optimizer.batch_size % optimizer.accumulate,
             f"--accumulate {optimizer.accumulate} does not divide --batch-size "
             f"{optimizer.batch_size}: choose a divisor",
+        ),
+        (
+            device.keep_maps == "on" and config.lacking_to_keep_maps,
+            f"--keep-maps on needs {', '.join(config.lacking_to_keep_maps)}",
         ),
         (len(by_hand) > 1, "--coordinator, --num-processes and --process-id come together"),
     ):

@@ -166,7 +166,7 @@ def put_batch(batch: Batch, mesh: Mesh, chips: int) -> Batch:
         shape = (chips, *part.shape[1:])
         return jax.make_array_from_process_local_data(sharding, np.asarray(part), shape)
 
-    return Batch(*map(put, batch))
+    return jax.tree.map(put, batch)
 
 
 def put_everywhere(tree: Any, mesh: Mesh) -> Any:

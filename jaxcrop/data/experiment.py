@@ -21,6 +21,10 @@ Setting = Literal["id", "ood", "ood+id"]
 """Trained on the region that is tested (in distribution), on others (out of it), or on both."""
 
 
+Place = tuple[str, str]
+"""Region and id of a chip."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """The chips of an experiment: `ids` by split and region, of these `records`."""
@@ -39,6 +43,10 @@ class Experiment:
             for region, ids in self.ids[split].items()
         ]
         return parts[0] if len(parts) == 1 else grain.MapDataset.concatenate(parts)
+
+    def places(self, split: str) -> list[Place]:
+        """Where those chips are, in the same order."""
+        return [(region, i) for region, ids in self.ids[split].items() for i in ids]
 
     @property
     def sizes(self) -> dict[str, dict[str, int]]:

@@ -37,10 +37,11 @@ class Chip(NamedTuple):
 class Batch(NamedTuple):
     """Chips stacked for the device; padding chips are all-ignored.
 
-    `number` is the CRC-32 of each chip's id, which stands for the id on the device.
+    `number` is the CRC-32 of each chip's id, which stands for the id on the device. In place of
+    the images there may be what a frozen backbone makes of them: its maps, finest first.
     """
 
-    image: UInt16[np.ndarray, "n *t h w b"]
+    image: UInt16[np.ndarray, "n *t h w b"] | tuple[Float[np.ndarray, "n _h _w _c"], ...]
     label: UInt8[np.ndarray, "n h w"]
     number: UInt32[np.ndarray, " n"]
 

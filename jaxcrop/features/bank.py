@@ -1,17 +1,18 @@
 """The feature maps of every chip that some heads train, validate or test on."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import mmap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from jaxcrop.data.experiment import Place
 from jaxcrop.features.backbones import AS_THEY_ARE, FrozenBackbone, View
-from jaxcrop.features.maps import ChipSet, FeatureMaps, feature_maps
-from jaxcrop.features.store import FeatureStore
-
-Place = tuple[str, str]
-"""Region and id of a chip."""
+from jaxcrop.features.maps import ChipSet, FeatureMaps, feature_maps, map_specs
+from jaxcrop.features.store import FeatureStore, Spec
 
 MapsAndLabels = tuple[tuple[Float[np.ndarray, "*n _h _w _c"], ...], UInt8[np.ndarray, "*n h w"]]
 
@@ -44,20 +45,25 @@ class FeatureBank:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of an image as the backbone sees it, padded."""
-        region = next(iter(self._chips))
-        height, width = self._of(region, 0).label.shape[1:]
-        return self._backbone.padded(height, width)
+        """Height and width of a chip."""
+        return self._specs["label"].shape[1:]
+
+    def compute(self, views: Iterable[int]) -> None:
+        """Compute now what is not kept yet of all chips in these views."""
+        for region, view in product(self._chips, views):
+            self._of(region, view)
 
     def arrays(self, *leading: int) -> MapsAndLabels:
         """Arrays of zeros for the maps and labels of as many chips as `leading` multiplies to.
 
         A CPU computes on them as they are: what is put there afterwards changes what it sees.
         """
-        region = next(iter(self._chips))
-        maps, label = self._of(region, 0)
-        shaped = [_aligned((*leading, *array.shape[1:]), array.dtype) for array in (*maps, label)]
-        return tuple(shaped[:-1]), shaped[-1]
+        arrays = {
+            name: _aligned((*leading, *spec.shape[1:]), np.dtype(spec.dtype))
+            for name, spec in self._specs.items()
+        }
+        label = arrays.pop("label")
+        return tuple(arrays.values()), label
 
     def fill(
         self,
@@ -77,6 +83,14 @@ class FeatureBank:
                 whole[row] = of_view[at]
             label[row] = found.label[at]
         label[len(places) :] = 0
+        for found in self._maps.values():
+            for array in (*found.maps, found.label):
+                _return_pages(array)
+
+    @cached_property
+    def _specs(self) -> dict[str, Spec]:
+        """Those of any region's: chips are of one size."""
+        return map_specs(self._backbone, next(iter(self._chips.values())), self._dtype)
 
     def _of(self, region: str, view: int) -> FeatureMaps:
         if (region, view) not in self._maps:
@@ -98,6 +112,15 @@ class FeatureBank:
 
 _ALIGNMENT = 64
 """JAX copies an array to a CPU's device unless it begins at a multiple of so many bytes."""
+
+
+def _return_pages(array: np.ndarray) -> None:
+    """Let go of the memory that reading a mapped array took; the file stays in the system's cache.
+
+    All features of a run would count as its memory otherwise.
+    """
+    if isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Maps of a frozen backbone, whole, chip by chip."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from jaxcrop.data.bands import BandInput
+from jaxcrop.data.experiment import Experiment, Place
 from jaxcrop.data.index import ChipIndex
 from jaxcrop.data.reading import Batch, Chip, Records, evaluation_batches
 from jaxcrop.errors import InputError
@@ -65,6 +66,19 @@ class ChipSet:
         for column in ("box", "counts", "valid", "minimum", "total", "squares"):
             hashed.update(np.ascontiguousarray(getattr(self.index, column)[rows]).tobytes())
         return hashed.hexdigest()
+
+
+def chip_sets(experiment: Experiment, places: Iterable[Place]) -> dict[str, ChipSet]:
+    """The chips at these places, each once, by region."""
+    ids: dict[str, set[str]] = {}
+    for region, chip_id in places:
+        ids.setdefault(region, set()).add(chip_id)
+    return {
+        region: ChipSet(
+            experiment.records[region], experiment.indices[region], tuple(sorted(of_region))
+        )
+        for region, of_region in ids.items()
+    }
 
 
 class FeatureMaps(NamedTuple):

@@ -7,7 +7,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +74,9 @@ class FeatureStore:
         """
         if self.folder is None:
             arrays = {name: np.empty(*spec) for name, spec in specs.items()}
-            _fill(arrays, blocks())
+            for at, rows in _rows(specs, blocks()):
+                for name, part in rows.items():
+                    arrays[name][at : at + len(part)] = part
             return arrays
         entry = self._entry(about)
         found = _read(entry, specs, check=entry not in self._whole)
@@ -84,7 +86,7 @@ class FeatureStore:
                     found = _read(entry, specs)  # another process may have been first
                     if found is None:
                         _write(entry, about, specs, blocks)
-                        found = _read(entry, specs)
+                        found = _read(entry, specs, check=False)
             except OSError as error:
                 raise InputError(
                     f"features cannot be kept in {self.folder} ({error.strerror}): free the disk, "
@@ -110,21 +112,17 @@ def _alone(entry: Path) -> Iterator[None]:
         yield
 
 
-def _fill(
-    arrays: Mapping[str, np.ndarray], blocks: Iterable[Mapping[str, np.ndarray]]
-) -> dict[str, int]:
-    """Put the blocks into the arrays; returns the CRC-32 of each array's bytes."""
-    sums = dict.fromkeys(arrays, 0)
+def _rows(
+    specs: Mapping[str, Spec], blocks: Iterable[Mapping[str, np.ndarray]]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The rows of each block as the arrays have them, and the number of the first."""
     at = 0
     for block in blocks:
-        for name, computed in block.items():
-            rows = np.ascontiguousarray(computed, arrays[name].dtype)
-            arrays[name][at : at + len(rows)] = rows
-            sums[name] = zlib.crc32(_bytes(rows), sums[name])
-        at += len(rows)
-    if any(at != len(array) for array in arrays.values()):
-        raise ValueError(f"{at} rows were computed of {[len(a) for a in arrays.values()]}")
-    return sums
+        rows = {name: np.ascontiguousarray(block[name], spec.dtype) for name, spec in specs.items()}
+        yield at, rows
+        at += len(next(iter(rows.values())))
+    if any(at != spec.shape[0] for spec in specs.values()):
+        raise ValueError(f"{at} rows were computed of {[s.shape[0] for s in specs.values()]}")
 
 
 def _bytes(rows: np.ndarray) -> memoryview:
@@ -137,13 +135,16 @@ def _write(entry: Path, about: Mapping[str, Any], specs: Mapping[str, Spec], blo
     shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
     draft.mkdir()
     try:
-        arrays = {
-            name: np.lib.format.open_memmap(_file(draft, name), "w+", spec.dtype, spec.shape)
-            for name, spec in specs.items()
-        }
-        sums = _fill(arrays, blocks())
-        for array in arrays.values():
-            array.flush()
+        sums = dict.fromkeys(specs, 0)
+        with ExitStack() as opened:
+            files = {name: opened.enter_context(_file(draft, name).open("wb")) for name in specs}
+            for name, spec in specs.items():
+                header = {"descr": np.dtype(spec.dtype).str, "fortran_order": False}
+                np.lib.format.write_array_header_1_0(files[name], {**header, "shape": spec.shape})
+            for _, rows in _rows(specs, blocks()):
+                for name, part in rows.items():
+                    files[name].write(_bytes(part))
+                    sums[name] = zlib.crc32(_bytes(part), sums[name])
         (draft / _ABOUT).write_text(json.dumps({"about": about, "crc32": sums}, indent=1))
         os.rename(draft, entry)
     finally:

@@ -62,17 +62,23 @@ class Segmenter(nnx.Module):
 
 
 class Head(nnx.Module):
-    """A segmenter without its backbone: feature maps of images in, logits of those images out."""
+    """A segmenter without its backbone: feature maps of images in, logits of those images out.
 
-    def __init__(self, model: Segmenter):
+    `size` is the height and width of the images, as they were before they were padded.
+    """
+
+    def __init__(self, model: Segmenter, size: tuple[int, int]):
         self.neck = model.neck
         self.decoder = model.decoder
+        self.size = tuple(size)
+        multiple = int((model.neck or model.backbone).strides[-1])
+        self.padded = tuple(length + -length % multiple for length in size)
 
     def __call__(
-        self, features: Sequence[Float[Array, "b _h _w _c"]], size: tuple[int, int]
+        self, features: Sequence[Float[Array, "b _h _w _c"]]
     ) -> Float[Array, "b h w classes"]:
-        """Logits of images whose padded `size` is given."""
-        return decoded(self.neck, self.decoder, features, size)
+        height, width = self.size
+        return decoded(self.neck, self.decoder, features, self.padded)[:, :height, :width]
 
 
 def decoded(

@@ -17,10 +17,10 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxcrop.compiling import compiled
 from jaxcrop.config import LossConfig, OptimizerConfig, TrainConfig
 from jaxcrop.data.augment import Augmentation
-from jaxcrop.data.experiment import Experiment
+from jaxcrop.data.experiment import Experiment, Place
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
-from jaxcrop.features.bank import FeatureBank, MapsAndLabels, Place
+from jaxcrop.features.bank import FeatureBank, MapsAndLabels
 from jaxcrop.mesh import data_mesh, evaluation_batch_size, split_over
 from jaxcrop.models.segmenter import Head, Segmenter
 from jaxcrop.training.evaluation import Evaluation, collected
@@ -45,7 +45,7 @@ class Job:
     def sampling(self) -> Sampling:
         """What composes its batches, as in a training run on one device."""
         optimizer = self.config.optimizer
-        chips = len(self.places("train"))
+        chips = len(self.experiment.places("train"))
         size = min(optimizer.batch_size, chips)
         return Sampling(chips, size, optimizer.seed, optimizer.sampling)
 
@@ -57,11 +57,6 @@ class Job:
             return optimizer.steps
         return self.sampling.steps(optimizer.epochs)
 
-    def places(self, split: str) -> list[Place]:
-        """The chips of a split, in the order of `Experiment.chips`."""
-        ids = self.experiment.ids[split]
-        return [(region, chip_id) for region, of_region in ids.items() for chip_id in of_region]
-
 
 class Trained(NamedTuple):
     """What became of a head: its evaluation on the test chips, and the loss of each step."""
@@ -72,7 +67,7 @@ class Trained(NamedTuple):
 
 def head_values(model: Segmenter) -> Values:
     """The values of a model's head by name."""
-    return values_of(Head(model))
+    return {n: value for n, value in values_of(model).items() if not n.startswith("backbone.")}
 
 
 def train_heads(
@@ -89,11 +84,11 @@ def train_heads(
     trains all by one program, under `vmap`; else one after the other by one program of one head.
     The results are those of training runs, up to rounding.
     """
-    config, head = jobs[0].config, Head(model)
+    config, head = jobs[0].config, Head(model, bank.size)
     head.train()
     optimizer = dataclasses.replace(config.optimizer, seed=0)
     dtype = config.device.compute_dtype
-    programs = _programs(Network.of(head), optimizer, config.loss, dtype, bank.size)
+    programs = _programs(Network.of(head), optimizer, config.loss, dtype)
     if together:
         return _train(jobs, bank, programs, say)
     return [outcome for job in jobs for outcome in _train([job], bank, programs, say)]
@@ -108,7 +103,6 @@ class _Programs:
         optimizer: OptimizerConfig,
         loss_config: LossConfig,
         dtype: str,
-        size: tuple[int, int],
     ):
         self.learning_rate = optimizer.learning_rate
         self.mesh: Mesh = data_mesh()
@@ -135,16 +129,15 @@ class _Programs:
 
         self.lower = compiled(jax.vmap(lower))
 
-        def logits(values: Values, maps: Maps, label: UInt8[Array, "n h w"], training: bool):
+        def logits(values: Values, maps: Maps, training: bool):
             module = network.module(values)
             if not training:
                 module.eval()
-            out = module(tuple(x.astype(dtype) for x in maps), size)
-            return out[:, : label.shape[1], : label.shape[2]], statistics_of(module)
+            return module(tuple(x.astype(dtype) for x in maps)), statistics_of(module)
 
         def update(state: TrainState, rate, weights, maps: Maps, label):
             def loss_of(params: Values):
-                out, moved = logits(params | state.statistics, maps, label, training=True)
+                out, moved = logits(params | state.statistics, maps, training=True)
                 return Loss(loss_config, weights)(out, label), moved
 
             (loss, moved), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -167,15 +160,15 @@ class _Programs:
 
         self.update = compiled(of_heads(update), donate_argnums=0)
 
-        def statistics(values: Values, maps: Maps, label, k):
-            _, after = logits(values, maps, label, training=True)
+        def statistics(values: Values, maps: Maps, k):
+            _, after = logits(values, maps, training=True)
             return averaged(values, after, k, self.moving)
 
         self.statistics = compiled(of_heads(statistics))
 
         def evaluate(values: Values, maps: Maps, label, classes: tuple[int, ...]):
             maps, label = jax.tree.map(lambda x: x[0], (maps, label))
-            out, _ = logits(values, maps, label, training=False)
+            out, _ = logits(values, maps, training=False)
             return evaluated(out, label, classes)
 
         self.evaluate = compiled(evaluate, static_argnums=3)
@@ -235,7 +228,7 @@ def _train(
     best: list[tuple[float, Values]] = [(math.inf, {})] * len(jobs)
     faults: dict[int, InputError] = {}
     samplings, done, last = [job.sampling for job in jobs], 0, jobs[0].last
-    chips = [job.places("train") for job in jobs]
+    chips = [job.experiment.places("train") for job in jobs]
     training: list[Float[Array, " heads"]] = []
     feed = _Feed(bank, programs.mesh)
     while done < last:
@@ -289,22 +282,22 @@ def _validate(
     count = config.optimizer.statistics_batches(sampling.chips, sampling.batch_size)
     if count and programs.moving:
         statistics = state.statistics
-        chips = [job.places("train") for job in jobs]
+        chips = [job.experiment.places("train") for job in jobs]
         orders = [dataclasses.replace(job.sampling, how="shuffled") for job in jobs]
         for k in range(count):
             chosen = [
                 [places[number] for number in order.batch(k)]
                 for places, order in zip(chips, orders, strict=True)
             ]
-            maps, label = feed.batch(chosen)
+            maps, _ = feed.batch(chosen)
             ks = np.full(len(jobs), k)
-            statistics = programs.statistics(state.model | statistics, maps, label, ks)
+            statistics = programs.statistics(state.model | statistics, maps, ks)
             feed.read_by(statistics)
         state = dataclasses.replace(state, statistics=statistics)
     by_batch = config.scoring.validation_loss == "batches"
     losses = []
     for number, job in enumerate(jobs):
-        wanted, chips = sampling.batch_size, len(job.places("validation"))
+        wanted, chips = sampling.batch_size, len(job.experiment.places("validation"))
         size = (
             min(wanted, chips) if by_batch else evaluation_batch_size(wanted, chips, programs.mesh)
         )
@@ -325,7 +318,7 @@ def _evaluate(
     size: int,
     pictures: int = 0,
 ) -> Evaluation:
-    places = job.places(split)
+    places = job.experiment.places(split)
     classes = predicted_classes(job.config.scoring.predict, job.experiment.classes)
 
     def results():

@@ -1,15 +1,13 @@
 """Evaluate chips: one confusion matrix each, from which every metric follows."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
 from jaxtyping import Float64, Int64, UInt8
 
-from jaxcrop.data.reading import Batch, Chip, evaluation_batches
-from jaxcrop.mesh import local_rows, put_batch
+from jaxcrop.data.reading import Batch
 from jaxcrop.training.metrics import metrics
 from jaxcrop.training.network import Values
 from jaxcrop.training.step import EvalResult
@@ -44,24 +42,17 @@ class Evaluation:
 def evaluate_chips(
     eval_step: Callable[[Values, Batch], tuple[EvalResult, UInt8]],
     values: Values,
-    chips: Sequence[Chip],
-    batch_size: int,
-    mesh: Mesh,
+    batches: Iterable[tuple[Sequence[str], Batch]],
     *,
     pictures: int = 0,
 ) -> Evaluation:
-    """Evaluate the model of these values on every chip once; padding chips count nowhere.
+    """Evaluate the model of these values on `batches` of chips, each with the chips' ids.
 
-    Keeps the predictions of the first `pictures` chips, as far as this process computes them.
+    Chips beyond the ids fill up a batch and count nowhere. Keeps the predictions of the first
+    `pictures` chips, as far as this process computes them. A batch is done with before the next is
+    asked for.
     """
-    rows = local_rows(mesh)(batch_size)
-
-    def results() -> Iterator[tuple[tuple[str, ...], EvalResult, UInt8]]:
-        for ids, batch in evaluation_batches(chips, batch_size):
-            mine = put_batch(Batch(*(part[rows] for part in batch)), mesh, batch_size)
-            yield ids, *eval_step(values, mine)
-
-    return collected(results(), pictures)
+    return collected(((ids, *eval_step(values, batch)) for ids, batch in batches), pictures)
 
 
 def collected(

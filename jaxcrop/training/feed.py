@@ -1,6 +1,7 @@
-"""How training chips reach the steps: streamed by the host, or cached on the device."""
+"""How chips reach the steps: streamed by the host, or cached on the device."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import jax
@@ -9,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from jaxcrop.config import DeviceConfig
-from jaxcrop.data.reading import Chip, stacked, training_batches
+from jaxcrop.data.reading import Batch, Chip, evaluation_batches, stacked, training_batches
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.mesh import local_rows, put_batch, put_everywhere
 from jaxcrop.training.step import TrainState
@@ -22,23 +23,49 @@ _SHARE = 0.3
 """How much of an accelerator's free memory training chips may take."""
 
 
-def streamed(
-    train_step: Callable,
-    chips: Sequence[Chip],
-    sampling: Sampling,
-    steps: range,
-    key: PRNGKeyArray,
-    *,
-    mesh: Mesh,
-    workers: int,
-) -> Advance:
-    """One program run for each step, its batch read ahead by the host."""
-    batches = training_batches(chips, sampling, steps, rows=local_rows(mesh), workers=workers)
+@dataclass(frozen=True)
+class ImageFeed:
+    """The training and validation chips of a run as images, which the host reads when asked for."""
+
+    chips: Sequence[Chip]
+    validated: Sequence[Chip]
+    mesh: Mesh
+    workers: int = 0
+
+    def training(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
+        """The training batches of `steps`, read ahead."""
+        rows = local_rows(self.mesh)
+        batches = training_batches(self.chips, sampling, steps, rows=rows, workers=self.workers)
+        for step, batch in zip(steps, batches, strict=True):
+            yield put_batch(batch, self.mesh, sampling.size(step))
+
+    def plain(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
+        """The same: images are augmented on the device."""
+        return self.training(sampling, steps)
+
+    def validation(self, size: int) -> Iterator[tuple[tuple[str, ...], Batch]]:
+        """The validation chips in order, with their ids."""
+        return in_order(self.validated, size, self.mesh)
+
+
+def in_order(
+    chips: Sequence[Chip], size: int, mesh: Mesh
+) -> Iterator[tuple[tuple[str, ...], Batch]]:
+    """Every chip once with its id, `size` at a time; all-ignored chips fill up the last batch."""
+    rows = local_rows(mesh)(size)
+    for ids, batch in evaluation_batches(chips, size):
+        yield ids, put_batch(Batch(*(part[rows] for part in batch)), mesh, size)
+
+
+def streamed(train_step: Callable, batches: Iterator[Batch], key: PRNGKeyArray) -> Advance:
+    """One program run for each step, on the next of `batches`."""
 
     def advance(state: TrainState, steps: range):
-        for step in steps:
-            batch = put_batch(next(batches), mesh, sampling.size(step))
-            state, loss = train_step(state, batch, key)
+        before = None
+        for _ in steps:
+            state, loss = train_step(state, next(batches), key)
+            jax.block_until_ready(before)  # its batch may lie where the next one will
+            before = loss
             yield state, loss
 
     return advance

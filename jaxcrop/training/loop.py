@@ -1,6 +1,7 @@
 """The training loop: one for every device, resumable at any checkpoint."""
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator
 from contextlib import closing
 
 import jax
@@ -14,8 +15,8 @@ from jaxcrop.allocator import return_freed_memory
 from jaxcrop.config import OptimizerConfig
 from jaxcrop.data.augment import Augmentation
 from jaxcrop.data.experiment import Experiment
-from jaxcrop.data.reading import Chip
 from jaxcrop.data.sampling import Sampling
+from jaxcrop.features.backbones import FrozenBackbone
 from jaxcrop.figures import save_figure
 from jaxcrop.mesh import (
     data_mesh,
@@ -23,15 +24,16 @@ from jaxcrop.mesh import (
     is_first_process,
     placement,
 )
-from jaxcrop.models.segmenter import Segmenter
+from jaxcrop.models.segmenter import Head, Segmenter
 from jaxcrop.training.checkpoints import Checkpoints
 from jaxcrop.training.curves import learning_curves
-from jaxcrop.training.feed import Advance, cached, streamed, wants_cache
+from jaxcrop.training.feed import Advance, ImageFeed, cached, streamed, wants_cache
 from jaxcrop.training.groups import describe, parameter_groups
-from jaxcrop.training.logging import RunLog
+from jaxcrop.training.kept_maps import MapFeed, keeps_maps
+from jaxcrop.training.logging import RunLog, progress_line
 from jaxcrop.training.lora import adapters
 from jaxcrop.training.losses import make_loss
-from jaxcrop.training.network import values_of
+from jaxcrop.training.network import Network, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.preemption import Preempted, Preemption
 from jaxcrop.training.profiling import Profile
@@ -49,6 +51,9 @@ from jaxcrop.training.validation import Validator, finite
 _PROFILED = (3, 6)
 """The first and last step, after the beginning or resuming, that --profile traces."""
 
+_MAPS = "maps"
+"""Where a run folder holds the maps that are kept while the run lasts."""
+
 
 def train(run: Run, model: Segmenter) -> None:
     """Train `model` on the chips of `run`'s experiment, in its folder.
@@ -62,8 +67,7 @@ def train(run: Run, model: Segmenter) -> None:
     config = run.config.optimizer
     mesh = data_mesh()
     experiment = run.experiment()
-    chips = experiment.chips("train", run.band_input)
-    sampling = _sampling(config, len(chips), mesh)
+    sampling = _sampling(config, len(experiment.places("train")), mesh)
     last = config.steps if config.epochs is None else sampling.steps(config.epochs)
 
     task, optimizer, state = _begin(run, model, experiment, mesh)
@@ -71,10 +75,13 @@ def train(run: Run, model: Segmenter) -> None:
     state, faults = checkpoints.restore(state)
     start = int(state.step)
     if start < last or faults:
+        # Of its own order, and of whole batches: statistics are means over the training chips.
+        order = Sampling(sampling.chips, sampling.batch_size, config.seed)
+        feed = _feed(run, model, experiment, order, mesh)
         validation = experiment.chips("validation", run.band_input)
-        validator = Validator(run, task, chips, validation, batch_size=sampling.batch_size)
+        validator = Validator(run, task, feed, order, validation)
         steps = range(start, last)
-        advance = _feed(run, task, optimizer, state, chips=chips, sampling=sampling, steps=steps)
+        advance = _advance(run, task, optimizer, state, feed=feed, sampling=sampling, steps=steps)
         with (
             _log(run, start, last) as log,
             closing(_profile(run, start)) as profile,
@@ -104,6 +111,8 @@ def train(run: Run, model: Segmenter) -> None:
                         f"SIGTERM: checkpoint of step {done} written; the same command goes on"
                     )
                     raise Preempted
+    if is_first_process():
+        shutil.rmtree(run.folder / _MAPS, ignore_errors=True)
     curves = run.folder / "curves.png"
     if is_first_process() and (start < last or not curves.exists()):
         save_figure(learning_curves(run.folder, synthetic=run.synthetic), curves)
@@ -125,11 +134,15 @@ def _begin(
     network = training_network(model, config.tuning)
     values = values_of(model)
     parameters = network.names(nnx.Param)
+    band_input = run.band_input
+    if keeps_maps(config):
+        size = experiment.chips("train", band_input)[0].label.shape
+        network, band_input = Network.of(Head(model, size)), None
     groups = parameter_groups(parameters, config.tuning)
     rates = {name: group.rate for group in groups for name in group.parameters}
     params = {name: values[name] for name in parameters if rates[name]}
-    frozen = {name: values[name] for name in parameters if not rates[name]}
     statistics = {name: values[name] for name in network.names(nnx.BatchStat)}
+    frozen = {name: v for name, v in values.items() if name not in params | statistics}
     sizes = {name: values[name].size for name in parameters}
     lines = describe(groups, sizes)
     if config.tuning.tune == "lora":
@@ -155,31 +168,54 @@ def _begin(
     )
     state = jax.device_put(state, placement(state, mesh, spread=config.device.shard_parameters))
     loss = make_loss(config.loss, experiment.pixels)
-    return Task(network, run.band_input, config.device.compute_dtype, loss, mesh), optimizer, state
+    return Task(network, band_input, config.device.compute_dtype, loss, mesh), optimizer, state
 
 
 def _feed(
+    run: Run, model: Segmenter, experiment: Experiment, order: Sampling, mesh: Mesh
+) -> ImageFeed | MapFeed:
+    """What gives the batches: of images, or of maps that the model's frozen backbone makes."""
+    config = run.config
+    if not keeps_maps(config):
+        chips = (experiment.chips(split, run.band_input) for split in ("train", "validation"))
+        return ImageFeed(*chips, mesh, config.device.workers)
+    return MapFeed(
+        FrozenBackbone.of(
+            model, config.model.architecture, run.band_input, config.device.compute_dtype
+        ),
+        experiment,
+        config,
+        order,
+        folder=run.folder / _MAPS,
+        mesh=mesh,
+        say=lambda text: progress_line(text, last=False),
+    )
+
+
+def _advance(
     run: Run,
     task: Task,
     optimizer: optax.GradientTransformation,
     state: TrainState,
     *,
-    chips: Sequence[Chip],
+    feed: ImageFeed | MapFeed,
     sampling: Sampling,
     steps: range,
 ) -> Advance:
+    """What takes the state through these steps."""
     config = run.config
     placed = jax.tree.map(lambda array: array.sharding, state)
     accumulate, ema = config.optimizer.accumulate, config.optimizer.ema
-    augmentation = Augmentation(config.optimizer.augmentation, config.optimizer.views)
+    # Maps are of images that were augmented before.
+    how = "none" if isinstance(feed, MapFeed) else config.optimizer.augmentation
+    augmentation = Augmentation(how, config.optimizer.views)
     update = make_update(task, optimizer, augmentation=augmentation, accumulate=accumulate, ema=ema)
     key = jax.random.key(config.optimizer.seed)
-    if wants_cache(chips, config.device):
+    if isinstance(feed, ImageFeed) and wants_cache(feed.chips, config.device):
         program = make_cached_steps(update, placed, task.mesh, remat=config.device.remat)
-        return cached(program, chips, sampling, key, mesh=task.mesh)
+        return cached(program, feed.chips, sampling, key, mesh=task.mesh)
     program = make_train_step(update, placed, task.mesh, remat=config.device.remat)
-    workers = config.device.workers
-    return streamed(program, chips, sampling, steps, key, mesh=task.mesh, workers=workers)
+    return streamed(program, feed.training(sampling, steps), key)
 
 
 def _profile(run: Run, start: int) -> Profile:

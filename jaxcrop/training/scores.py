@@ -24,6 +24,7 @@ from jaxcrop.training.baselines import baselines
 from jaxcrop.training.calibration import calibration_errors
 from jaxcrop.training.checkpoints import Which
 from jaxcrop.training.evaluation import Evaluation, evaluate_chips
+from jaxcrop.training.feed import in_order
 from jaxcrop.training.metrics import metrics, per_class
 from jaxcrop.training.reliability import reliability_figure
 from jaxcrop.training.runs import Run
@@ -50,9 +51,7 @@ def evaluate_run(
     return evaluate_chips(
         make_eval_step(network, run.band_input, dtype, run.predicted, mesh),
         put_everywhere(values, mesh),
-        chips,
-        evaluation_batch_size(batch_size, len(chips), mesh),
-        mesh,
+        in_order(chips, evaluation_batch_size(batch_size, len(chips), mesh), mesh),
         pictures=pictures,
     )
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8, UInt16
 
 from jaxcrop.compiling import compiled
 from jaxcrop.config import TuningConfig
@@ -60,25 +60,38 @@ class EvalResult(NamedTuple):
     calibration: Float[Array, "bins 3"]
 
 
+Seen = Float[Array, "n h w band"] | tuple[Float[Array, "n _h _w _c"], ...]
+"""What a network sees of chips: normalised images or, where it is a head, their maps."""
+
+
+def seen(image: UInt16[Array, "n h w band"] | Seen, band_input: BandInput | None) -> Seen:
+    """The images or maps of a batch as a network sees them."""
+    return image if band_input is None else normalise(image, band_input)
+
+
+def in_type(image: Seen, dtype: str) -> Seen:
+    """The same in the type that the network computes in."""
+    return jax.tree.map(lambda x: x.astype(dtype), image)
+
+
 @dataclass(frozen=True)
 class Task:
     """What does not change during training: the network, how it sees chips, and its loss.
 
-    The network computes in `dtype`, what surrounds it in float32.
+    The network computes in `dtype`, what surrounds it in float32. Where it is a head, it sees the
+    maps that a batch has in place of images, and there is no `band_input`.
     """
 
     network: Network
-    band_input: BandInput
+    band_input: BandInput | None
     dtype: str
     loss: Loss
     mesh: Mesh
 
-    def logits(
-        self, values: Values, image: Float[Array, "n h w band"]
-    ) -> tuple[Float[Array, "n h w classes"], Values]:
-        """Logits of normalised images, and the statistics after it."""
+    def logits(self, values: Values, image: Seen) -> tuple[Float[Array, "n h w classes"], Values]:
+        """Logits of what the network sees, and the statistics after it."""
         module = self.network.module(values)
-        return module(image.astype(self.dtype)), statistics_of(module)
+        return module(in_type(image, self.dtype)), statistics_of(module)
 
 
 def training_network(model: Segmenter, config: TuningConfig) -> Network:
@@ -98,13 +111,13 @@ def loss_and_gradient(
     task: Task,
     params: Values,
     rest: Values,
-    image: Float[Array, "n h w band"],
+    image: Seen,
     label: UInt8[Array, "n h w"],
     *,
     total: Float[Array, ""] | None = None,
     parts: int = 1,
 ) -> tuple[Float[Array, ""], Values, Values]:
-    """Loss, gradient of `params`, and the statistics that these normalised images moved.
+    """Loss, gradient of `params`, and the statistics that these images or maps moved.
 
     `rest` are the other values; `total` and `parts` are the loss's.
     """
@@ -128,15 +141,15 @@ def batch_gradient(
 ) -> tuple[Float[Array, ""], Values, Values]:
     """Loss of the augmented batch, gradient of `params`, and the statistics that it moved.
 
-    `rest` are the other values; chip i is augmented by `keys[i]`, none without keys. The batch is
+    `rest` are the other values; image i is augmented by `keys[i]`, none without keys. The batch is
     computed in `parts`: the statistics are moved by each, and a region loss is the mean of theirs.
     """
 
-    def seen(image, label, keys):
+    def augmented(image, label, keys):
         return (image, label) if keys is None else augment(keys, image, label)
 
     # The loss divides by the labelled pixels of the whole batch, which the crops decide.
-    label = seen(batch.image, batch.label, keys)[1]
+    label = augmented(batch.image, batch.label, keys)[1]
     total = task.loss.weight(label)
     statistics = {name: rest[name] for name in task.network.names(nnx.BatchStat)}
 
@@ -151,7 +164,7 @@ def batch_gradient(
     for number in range(parts):
         piece = jax.tree.map(lambda x: x[number], pieces)  # noqa: B023 -- called at once
         (image, label, keys), sums = jax.lax.optimization_barrier((piece, sums))
-        image, label = seen(normalise(image, task.band_input), label, keys)
+        image, label = augmented(seen(image, task.band_input), label, keys)
         *found, statistics = loss_and_gradient(
             task, params, rest | statistics, image, label, total=total, parts=parts
         )
@@ -254,7 +267,7 @@ def make_statistics_step(task: Task) -> Callable[[Values, Batch, Int32[Array, ""
     moving = task.network.names(nnx.BatchStat)
 
     def step(values: Values, batch: Batch, k: Int32[Array, ""]) -> Values:
-        _, after = task.logits(values, normalise(batch.image, task.band_input))
+        _, after = task.logits(values, seen(batch.image, task.band_input))
         return averaged(values, after, k, moving)
 
     return compiled(step, out_shardings=replicated(task.mesh))
@@ -276,7 +289,7 @@ def restrict(
 
 
 def make_eval_step(
-    network: Network, band_input: BandInput, dtype: str, classes: Sequence[int], mesh: Mesh
+    network: Network, band_input: BandInput | None, dtype: str, classes: Sequence[int], mesh: Mesh
 ) -> Callable[[Values, Batch], tuple[EvalResult, UInt8[Array, "n h w"]]]:
     """The compiled evaluation of a batch by the model with the given values, and its predictions.
 
@@ -287,7 +300,7 @@ def make_eval_step(
     def step(values: Values, batch: Batch) -> tuple[EvalResult, UInt8[Array, "n h w"]]:
         module = network.module(values)
         module.eval()
-        logits = module(normalise(batch.image, band_input).astype(dtype))
+        logits = module(in_type(seen(batch.image, band_input), dtype))
         return evaluated(logits, batch.label, classes)
 
     return compiled(step, out_shardings=(replicated(mesh), None))

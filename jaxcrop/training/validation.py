@@ -4,14 +4,17 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from jaxcrop.compiling import compiled
-from jaxcrop.data.reading import Chip, training_batches
+from jaxcrop.data.reading import Chip
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
-from jaxcrop.mesh import evaluation_batch_size, local_rows, put_batch, put_everywhere
+from jaxcrop.mesh import evaluation_batch_size, put_everywhere
 from jaxcrop.training.evaluation import Evaluation, evaluate_chips
+from jaxcrop.training.feed import ImageFeed
+from jaxcrop.training.kept_maps import MapFeed
 from jaxcrop.training.logging import RunLog, sample_picture
 from jaxcrop.training.network import Values
 from jaxcrop.training.optimizer import reduce_on_plateau
@@ -23,21 +26,22 @@ _PICTURES = 4
 
 
 class Validator:
-    """What happens between steps: statistics, validation, plateau."""
+    """What happens between steps: statistics, validation, plateau.
+
+    `order` composes the batches that set the statistics.
+    """
 
     def __init__(
         self,
         run: Run,
         task: Task,
-        chips: Sequence[Chip],
+        feed: ImageFeed | MapFeed,
+        order: Sampling,
         validation: Sequence[Chip],
-        *,
-        batch_size: int,
     ):
-        self._run, self._task = run, task
-        self._chips, self._validation = chips, validation
-        # Of its own order, and of whole batches: statistics are means over the training chips.
-        self._order = Sampling(len(chips), batch_size, run.config.optimizer.seed)
+        self._run, self._task, self._feed = run, task, feed
+        self._order, self._validation = order, validation
+        batch_size = order.batch_size
         self._by_batch = run.config.scoring.validation_loss == "batches"
         self._size = (
             min(batch_size, len(validation))  # the loss depends on it
@@ -46,7 +50,7 @@ class Validator:
         )
         self._statistics = make_statistics_step(task)
         self._evaluate = make_eval_step(
-            task.network, run.band_input, task.dtype, run.predicted, task.mesh
+            task.network, task.band_input, task.dtype, run.predicted, task.mesh
         )
         plateau = reduce_on_plateau(run.config.optimizer.plateau_patience)
         self._plateau_update = compiled(plateau.update)
@@ -58,9 +62,7 @@ class Validator:
         evaluation = evaluate_chips(
             self._evaluate,
             values | statistics,
-            self._validation,
-            self._size,
-            self._task.mesh,
+            self._feed.validation(self._size),
             pictures=_PICTURES,
         )
         loss = evaluation.batch_loss if self._by_batch else evaluation.loss
@@ -77,14 +79,14 @@ class Validator:
 
     def _averaged(self, values: Values, statistics: Values) -> Values:
         """The statistics over training batches at these values, or as they are."""
-        mesh, size = self._task.mesh, self._order.batch_size
-        count = self._run.config.optimizer.statistics_batches(len(self._chips), size)
+        chips, size = self._order.chips, self._order.batch_size
+        count = self._run.config.optimizer.statistics_batches(chips, size)
         if not count or not statistics:
             return statistics
-        batches = training_batches(self._chips, self._order, range(count), rows=local_rows(mesh))
-        for k, batch in enumerate(batches):
-            on_devices = put_batch(batch, mesh, size)
-            statistics = self._statistics(values | statistics, on_devices, jnp.asarray(k))
+        for k, batch in enumerate(self._feed.plain(self._order, range(count))):
+            after = self._statistics(values | statistics, batch, jnp.asarray(k))
+            jax.block_until_ready(statistics)  # the batch before may lie where the next one will
+            statistics = after
         return statistics
 
 

@@ -31,6 +31,7 @@ def config(records, decoder, rate, run_dir=None):
         decoder=decoder,
         weights="random",
         augmentation="views",
+        keep_maps="off",
         views=2,
         budget=6,
         batch_size=2,

@@ -7,6 +7,7 @@ import pytest
 
 from jaxcrop.mesh import data_mesh
 from jaxcrop.training.evaluation import evaluate_chips
+from jaxcrop.training.feed import in_order
 from jaxcrop.training.step import EvalResult
 
 
@@ -28,7 +29,8 @@ def test_predictions_are_those_of_the_first_chips(batch_size):
         result = EvalResult(jnp.ones(()), jnp.ones(()), confusion, jnp.zeros((10, 3)))
         return result, batch.label
 
-    found = evaluate_chips(step, {}, chips, batch_size, data_mesh(), pictures=4)
+    batches = in_order(chips, batch_size, data_mesh())
+    found = evaluate_chips(step, {}, batches, pictures=4)
     assert [int(prediction[0, 0]) for prediction in found.predictions] == [0, 1, 2, 3]
     assert found.chip_ids == tuple("012345")
     assert found.confusion[1, 1] == 6

@@ -14,13 +14,13 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
+import jaxcrop.mesh as mesh_module
 from jaxcrop.config import LossConfig, OptimizerConfig, TuningConfig
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
 from jaxcrop.mesh import data_mesh, placement, put_batch, put_everywhere
 from jaxcrop.models.layers import BatchNorm, Conv
 from jaxcrop.models.primitives import widened
-from jaxcrop.training import mesh as mesh_module
 from jaxcrop.training.losses import make_loss
 from jaxcrop.training.network import Network, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau

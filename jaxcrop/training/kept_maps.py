@@ -1,0 +1,112 @@
+"""The chips of a run as maps of its frozen backbone, computed once, in place of images."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from jaxcrop.config import TrainConfig
+from jaxcrop.data.augment import Augmentation
+from jaxcrop.data.experiment import Experiment, Place
+from jaxcrop.data.reading import Batch
+from jaxcrop.data.sampling import Sampling
+from jaxcrop.features.backbones import FrozenBackbone
+from jaxcrop.features.bank import FeatureBank, MapsAndLabels
+from jaxcrop.features.maps import chip_sets
+from jaxcrop.features.store import FeatureStore
+from jaxcrop.mesh import put_batch
+
+
+def keeps_maps(config: TrainConfig) -> bool:
+    """Whether a run computes its maps once: as `--keep-maps` says, or where a CPU would gain.
+
+    An accelerator computes them again sooner than the host can send them.
+    """
+    wanted = config.device.keep_maps
+    if wanted == "auto":
+        alone = jax.default_backend() == "cpu" and jax.process_count() == 1
+        return alone and not config.lacking_to_keep_maps
+    return wanted == "on"
+
+
+class MapFeed:
+    """Batches of maps, as `jaxcrop.training.feed.ImageFeed` gives batches of images.
+
+    Each chip is computed once in each view, beginning now, and kept in `folder`. Batches are read
+    into two sets of arrays in turn: one is done with when the next but one is asked for. `plain`
+    batches are those that set the statistics, and no others. Raises InputError where the folder
+    cannot be written.
+    """
+
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        experiment: Experiment,
+        config: TrainConfig,
+        order: Sampling,
+        *,
+        folder: Path,
+        mesh: Mesh,
+        say: Callable[[str], None],
+    ):
+        optimizer = config.optimizer
+        self._augmentation = Augmentation(optimizer.augmentation, optimizer.views)
+        self._key = jax.random.key(optimizer.seed)
+        self._mesh = mesh
+        self._train, self._validated = experiment.places("train"), experiment.places("validation")
+        store = FeatureStore(folder)
+
+        def bank(places: Iterable[Place], views: Iterable[int]) -> FeatureBank:
+            chips = chip_sets(experiment, places)
+            kept = FeatureBank(backbone, chips, store, dtype=config.device.compute_dtype, say=say)
+            kept.compute(views)
+            return kept
+
+        steps = range(optimizer.statistics_batches(order.chips, order.batch_size))
+        plain = [*self._validated, *(self._train[k] for step in steps for k in order.batch(step))]
+        if self._augmentation.how == "views":
+            self._plain = bank(plain, [0])
+            self._viewed = bank(self._train, range(1, optimizer.views + 1))
+        else:
+            self._plain = self._viewed = bank([*self._train, *self._validated], [0])
+        self._sets: list[MapsAndLabels | None] = [None, None]
+
+    def training(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
+        """The training batches of `steps`, each chip in the view that the step draws."""
+        for step in steps:
+            rows, views = sampling.batch(step), None
+            if self._augmentation.how == "views":
+                views = np.asarray(self._augmentation.drawn_views(self._key, step, len(rows)))
+            yield self._batch(self._viewed, [self._train[k] for k in rows], len(rows), views)
+
+    def plain(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
+        """The batches of `steps`, each chip as it is."""
+        for step in steps:
+            rows = sampling.batch(step)
+            yield self._batch(self._plain, [self._train[k] for k in rows], len(rows))
+
+    def validation(self, size: int) -> Iterator[tuple[tuple[str, ...], Batch]]:
+        """The validation chips in order, with their ids."""
+        for start in range(0, len(self._validated), size):
+            places = self._validated[start : start + size]
+            yield (
+                tuple(chip_id for _, chip_id in places),
+                self._batch(self._plain, places, size),
+            )
+
+    def _batch(
+        self,
+        bank: FeatureBank,
+        places: Sequence[Place],
+        size: int,
+        views: Int[np.ndarray, " n"] | None = None,
+    ) -> Batch:
+        self._sets.reverse()
+        if self._sets[0] is None or len(self._sets[0][1]) != size:
+            self._sets[0] = bank.arrays(size)
+        bank.fill(self._sets[0], places, views)
+        maps, label = self._sets[0]
+        return put_batch(Batch(maps, label, np.zeros(size, np.uint32)), self._mesh, size)

@@ -1,0 +1,109 @@
+"""Runs on kept maps are those on images, whose backbone is run in every step."""
+
+import numpy as np
+import pytest
+
+from jaxcrop.config import TrainConfig
+from jaxcrop.errors import InputError
+from jaxcrop.features import maps
+from jaxcrop.files import json_lines
+from jaxcrop.training.loop import train
+from jaxcrop.training.network import values_of
+from jaxcrop.training.runs import create_model, start_run
+from jaxcrop.training.scores import evaluate_run
+from jaxcrop.weights import band_input
+
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
+
+def _train(folder, records, **settings):
+    small = {
+        **{"backbone": "satlas", "region": "africa", "weights": "random", "budget": 6},
+        **{"architecture": "resnet18", "batch_size": 2, "learning_rate": 1e-4},
+        **{"augmentation": "views", "views": 2, "steps": 4, "eval_every": 2, "ema": 0.5},
+    }
+    config = TrainConfig.of(run_dir=folder, **small | settings)
+    random = {"family": "satlas", "source": "random"}
+    run = start_run(config, {"africa": records}, random, band_input("satlas"))
+    train(run, create_model(run))
+    assert not (folder / "maps").exists()
+    return run
+
+
+def _logged(run):
+    return {
+        (line["step"], name): value
+        for line in json_lines(run.folder / "metrics.jsonl")
+        for name, value in line.items()
+        if "images_per_second" not in name
+    }
+
+
+def _values(run):
+    return {name: np.asarray(value) for name, value in values_of(run.model("last")).items()}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"decoder": "unet", "accumulate": 2},
+        {"decoder": "fpn", "augmentation": "none", "sampling": "replacement"},
+        {"architecture": "vit-s16", "decoder": "linear", "validation_loss": "batches"},
+    ],
+    ids=lambda settings: settings["decoder"],
+)
+def test_a_run_equals_one_on_images(tmp_path, synthetic_records, settings):
+    """The first loss is of the same weights; AdamW makes much of rounding later."""
+    kept, images = (
+        _train(tmp_path / how, synthetic_records, keep_maps=how, **settings)
+        for how in ("auto", "off")
+    )
+    found, want = _logged(kept), _logged(images)
+    assert found.keys() == want.keys()
+    np.testing.assert_allclose(found[1, "train/loss"], want[1, "train/loss"], rtol=1e-5)
+    for (step, name), value in want.items():
+        if "loss" in name:
+            np.testing.assert_allclose(found[step, name], value, rtol=5e-3)
+    found, want = _values(kept), _values(images)
+    assert found.keys() == want.keys()
+    for name, value in want.items():
+        if name.startswith("backbone."):
+            np.testing.assert_array_equal(found[name], value)
+        else:
+            scale = np.abs(value).max()
+            np.testing.assert_allclose(found[name], value, atol=1e-3 + 0.05 * scale, err_msg=name)
+    loss, other = (
+        evaluate_run(run, run.experiment().chips("test", run.band_input), "last", 2).loss
+        for run in (kept, images)
+    )
+    np.testing.assert_allclose(loss, other, rtol=5e-3)
+
+
+def test_a_run_goes_on_to_the_bit(tmp_path, synthetic_records):
+    whole = _train(tmp_path / "whole", synthetic_records)
+    _train(tmp_path / "parts", synthetic_records, steps=2)
+    parts = _train(tmp_path / "parts", synthetic_records)
+    assert _logged(whole) == _logged(parts)
+    want, found = _values(whole), _values(parts)
+    assert all(np.array_equal(want[name], found[name]) for name in want)
+
+
+def test_the_backbone_is_run_once_for_each_chip_and_view(tmp_path, synthetic_records, monkeypatch):
+    """Five chips train in two views, two of them set the statistics as they are, one validates."""
+    done = []
+
+    def told(backbone, chips, *arguments, **how):
+        done.append(len(chips))
+        return over_chips(backbone, chips, *arguments, **how)
+
+    over_chips = maps.over_chips
+    monkeypatch.setattr(maps, "over_chips", told)
+    settings = {"budget": 6, "batchnorm_batches": 1, "steps": 10}
+    _train(tmp_path / "run", synthetic_records, **settings)
+    assert sorted(done) == [2 + 1, 5, 5]
+
+
+def test_maps_that_change_cannot_be_kept(tmp_path, synthetic_records):
+    needed = "--tune frozen, --augmentation views or none"
+    with pytest.raises(InputError, match=f"--keep-maps on needs {needed}$"):
+        _train(tmp_path, synthetic_records, keep_maps="on", tune="full", augmentation="fresh")
