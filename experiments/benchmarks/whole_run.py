@@ -8,7 +8,9 @@ of them, 10 validate, 100 test: ten passes in batches of 16, a validation and ch
 Each run is a process of its own, from its start to its end, one after the other:
 
 - `python -m jaxcrop.train` on records, twice: the first compiles every program, the second finds
-  them in the cache that the first left;
+  them in the cache that the first left. With `--augmentation views`, as its documentation advises
+  for a frozen backbone on a CPU: what the backbone makes of each chip in four views is computed
+  once. `--augmentation fresh` asks for the default, a new crop and flip in every step;
 - torchgeo's `SemanticSegmentationTask` and a datamodule of its own on the same chips as GeoTIFFs
   (needs the `torch` extra), with channels last, all cores, torchgeo's usual augmentation by
   Kornia, TensorBoard, the best and the last checkpoint, and without dropping a pass's last batch.
@@ -185,12 +187,13 @@ def torchgeo_run(folder: Path, out: Path, epochs: int, workers: int, *, compiled
     trainer.test(task, chips, ckpt_path="best", weights_only=False)
 
 
-def our_command(folder: Path, out: Path, size: Size) -> list[str]:
+def our_command(folder: Path, out: Path, size: Size, augmentation: str) -> list[str]:
     """What a user of jaxcrop runs."""
     return [
         *(sys.executable, "-m", "jaxcrop.train", "--backbone", "ssl4eo", "--region", "africa"),
         *("--weights", "random", "--budget", str(size.labelled), "--epochs", str(size.epochs)),
         *("--batch-size", str(BATCH), "--splits", str(folder / "lists")),
+        *("--augmentation", augmentation),
         *("--data-dir", str(folder / "records"), "--run-dir", str(out)),
     ]
 
@@ -212,7 +215,7 @@ def run(name: str, command: list[str], log: Path, **environment: str) -> Cost:
     return cost
 
 
-def compare(folder: Path, size: Size, workers: int, *, compiled: bool) -> None:
+def compare(folder: Path, size: Size, workers: int, *, augmentation: str, compiled: bool) -> None:
     """Run each, and print."""
     me = [sys.executable, __file__, "--folder", str(folder)]
     drawing = [*me, "--draw", *(["--small"] if size == SMALL else [])]
@@ -224,7 +227,7 @@ def compare(folder: Path, size: Size, workers: int, *, compiled: bool) -> None:
         ours = {"JAXCROP_CACHE": str(place / "cache")}
         cold = run(
             "jaxcrop, nothing compiled before",
-            our_command(folder, place / "cold", size),
+            our_command(folder, place / "cold", size, augmentation),
             folder / "cold.log",
             **ours,
         )
@@ -235,7 +238,7 @@ def compare(folder: Path, size: Size, workers: int, *, compiled: bool) -> None:
         )
         warm = run(
             "jaxcrop, compiled before",
-            our_command(folder, place / "warm", size),
+            our_command(folder, place / "warm", size, augmentation),
             folder / "warm.log",
             **ours,
         )
@@ -254,11 +257,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keeps the chips and the logs")
     parser.add_argument("--workers", type=int, default=2, help="torchgeo's processes that read")
     parser.add_argument("--compile", action="store_true", help="torch.compile for torchgeo's model")
+    parser.add_argument(
+        "--augmentation",
+        choices=("views", "fresh"),
+        default="views",
+        help="each chip in one of four fixed views, or changed anew in every step",
+    )
     parser.add_argument("--draw", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--torchgeo", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = SMALL if options.small else FULL
+    how = {"augmentation": options.augmentation, "compiled": options.compile}
     if options.draw:
         draw(options.folder, size)
     elif options.torchgeo:
@@ -267,10 +277,10 @@ def main() -> None:
         )
     elif options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
-        compare(options.folder, size, options.workers, compiled=options.compile)
+        compare(options.folder, size, options.workers, **how)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            compare(Path(folder), size, options.workers, compiled=options.compile)
+            compare(Path(folder), size, options.workers, **how)
 
 
 if __name__ == "__main__":
