@@ -119,8 +119,11 @@ def _return_pages(array: np.ndarray) -> None:
 
     All features of a run would count as its memory otherwise.
     """
-    if isinstance(array.base, mmap.mmap):
-        array.base.madvise(mmap.MADV_DONTNEED)
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:

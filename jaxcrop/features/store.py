@@ -157,7 +157,10 @@ def _read(
     """The arrays of an entry, or None where it is missing or, if that is checked, damaged."""
     try:
         sums = json.loads((entry / _ABOUT).read_text())["crc32"]
-        arrays = {name: np.load(_file(entry, name), mmap_mode="r") for name in specs}
+        arrays = {
+            name: _typed(np.load(_file(entry, name), mmap_mode="r"), np.dtype(spec.dtype))
+            for name, spec in specs.items()
+        }
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     for name, array in arrays.items():
@@ -166,6 +169,12 @@ def _read(
         if check and _crc32(array) != sums.get(name):
             return None
     return arrays
+
+
+def _typed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """An array whose file has no name for its type, as is so for bfloat16, in that type."""
+    unnamed = array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize
+    return array.view(dtype) if unnamed else array
 
 
 def _crc32(array: np.ndarray) -> int:

@@ -13,6 +13,7 @@ from jaxcrop.data.augment import Augmentation
 from jaxcrop.data.experiment import Experiment, Place
 from jaxcrop.data.reading import Batch
 from jaxcrop.data.sampling import Sampling
+from jaxcrop.errors import InputError
 from jaxcrop.features.backbones import FrozenBackbone
 from jaxcrop.features.bank import FeatureBank, MapsAndLabels
 from jaxcrop.features.maps import chip_sets
@@ -23,12 +24,14 @@ from jaxcrop.mesh import put_batch
 def keeps_maps(config: TrainConfig) -> bool:
     """Whether a run computes its maps once: as `--keep-maps` says, or where a CPU would gain.
 
-    An accelerator computes them again sooner than the host can send them.
+    An accelerator computes them again sooner than the host can send them. Raises InputError where
+    several processes are to keep them.
     """
-    wanted = config.device.keep_maps
+    wanted, alone = config.device.keep_maps, jax.process_count() == 1
     if wanted == "auto":
-        alone = jax.default_backend() == "cpu" and jax.process_count() == 1
-        return alone and not config.lacking_to_keep_maps
+        return alone and jax.default_backend() == "cpu" and not config.lacking_to_keep_maps
+    if wanted == "on" and not alone:
+        raise InputError("--keep-maps on needs a single process: leave it out")
     return wanted == "on"
 
 
@@ -57,7 +60,7 @@ class MapFeed:
         self._key = jax.random.key(optimizer.seed)
         self._mesh = mesh
         self._train, self._validated = experiment.places("train"), experiment.places("validation")
-        store = FeatureStore(folder)
+        store = self._store = FeatureStore(folder)
 
         def bank(places: Iterable[Place], views: Iterable[int]) -> FeatureBank:
             chips = chip_sets(experiment, places)
@@ -73,6 +76,11 @@ class MapFeed:
         else:
             self._plain = self._viewed = bank([*self._train, *self._validated], [0])
         self._sets: list[MapsAndLabels | None] = [None, None]
+
+    @property
+    def size(self) -> int:
+        """Bytes that the maps take."""
+        return self._store.size
 
     def training(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
         """The training batches of `steps`, each chip in the view that the step draws."""

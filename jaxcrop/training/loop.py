@@ -30,7 +30,7 @@ from jaxcrop.training.curves import learning_curves
 from jaxcrop.training.feed import Advance, ImageFeed, cached, streamed, wants_cache
 from jaxcrop.training.groups import describe, parameter_groups
 from jaxcrop.training.kept_maps import MapFeed, keeps_maps
-from jaxcrop.training.logging import RunLog, progress_line
+from jaxcrop.training.logging import RunLog, message, progress_line
 from jaxcrop.training.lora import adapters
 from jaxcrop.training.losses import make_loss
 from jaxcrop.training.network import Network, values_of
@@ -179,10 +179,9 @@ def _feed(
     if not keeps_maps(config):
         chips = (experiment.chips(split, run.band_input) for split in ("train", "validation"))
         return ImageFeed(*chips, mesh, config.device.workers)
-    return MapFeed(
-        FrozenBackbone.of(
-            model, config.model.architecture, run.band_input, config.device.compute_dtype
-        ),
+    architecture, dtype = config.model.architecture, config.device.compute_dtype
+    feed = MapFeed(
+        FrozenBackbone.of(model, architecture, run.band_input, dtype),
         experiment,
         config,
         order,
@@ -190,6 +189,11 @@ def _feed(
         mesh=mesh,
         say=lambda text: progress_line(text, last=False),
     )
+    message(
+        f"the backbone's maps of every chip take {feed.size / 1e9:.1f} GB of {run.folder / _MAPS} "
+        "until the run has ended"
+    )
+    return feed
 
 
 def _advance(

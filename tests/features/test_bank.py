@@ -1,25 +1,35 @@
 """Kept feature maps on their way to the devices."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
+from made_up_features import three_chips
 
-from jaxcrop.data.index import index_of
 from jaxcrop.features.backbones import FrozenBackbone
 from jaxcrop.features.bank import FeatureBank
-from jaxcrop.features.maps import IN_MEMORY, ChipSet, feature_maps
+from jaxcrop.features.maps import IN_MEMORY, feature_maps
+from jaxcrop.features.store import FeatureStore
 from jaxcrop.models.segmenter import random_segmenter
 from jaxcrop.weights import band_input
 
 pytestmark = pytest.mark.usefixtures("small_backbones")
 
 
-def test_arrays_are_filled_with_what_is_kept_and_taken_without_a_copy(synthetic_records):
+@pytest.fixture(scope="module")
+def backbone():
     seen = band_input("satlas")
     model = random_segmenter("resnet18", "linear", len(seen.bands), 6, seed=0)
-    backbone = FrozenBackbone.of(model, "resnet18", seen)
-    index = index_of(synthetic_records)
-    chips = ChipSet(synthetic_records, index, tuple(sorted(index.chip_id)[:3]))
+    return FrozenBackbone.of(model, "resnet18", seen)
+
+
+@pytest.fixture(scope="module")
+def chips(synthetic_records):
+    return three_chips(synthetic_records)
+
+
+def test_arrays_are_filled_with_what_is_kept_and_taken_without_a_copy(backbone, chips):
     bank = FeatureBank(backbone, {"africa": chips}, IN_MEMORY)
     maps, label = bank.arrays(2, 2)
     for array in (*maps, label):
@@ -33,3 +43,25 @@ def test_arrays_are_filled_with_what_is_kept_and_taken_without_a_copy(synthetic_
         assert not array[1].any()
     np.testing.assert_array_equal(label[0, 0], want.label[2])
     assert not label[0, 1].any()
+
+
+def test_what_is_kept_takes_no_memory_once_it_is_read(backbone, chips, tmp_path):
+    bank = FeatureBank(backbone, {"africa": chips}, FeatureStore(tmp_path))
+    arrays = bank.arrays(3)
+    for _ in range(2):
+        bank.fill(arrays, [("africa", chip_id) for chip_id in chips.ids])
+        mapped, resident = _mapped(tmp_path)
+        assert mapped > sum(x.nbytes for x in arrays[0]) / 2000
+        assert resident == 0
+
+
+def _mapped(folder) -> tuple[int, int]:
+    """KiB of this process's address space that files of a folder take, and of its memory."""
+    sizes, inside = {"Size": 0, "Rss": 0}, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if " " in name:  # the head of a mapping ends with its file
+            inside = str(folder) in line
+        elif inside and name in sizes:
+            sizes[name] += int(rest.split()[0])
+    return sizes["Size"], sizes["Rss"]

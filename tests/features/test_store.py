@@ -44,6 +44,15 @@ def test_what_was_computed_is_mapped_the_next_time(tmp_path):
     assert calls == [1, 1]
 
 
+def test_a_type_that_files_have_no_name_for_is_kept(tmp_path):
+    calls, specs = [], {"a": Spec((5, 3), "bfloat16"), "b": SPECS["b"]}
+    for _ in range(2):
+        found = FeatureStore(tmp_path).arrays({}, specs, blocks(calls))["a"]
+        assert found.dtype == "bfloat16"
+        np.testing.assert_array_equal(found, A)
+    assert calls == [1]
+
+
 def test_memory_keeps_nothing():
     store, calls = FeatureStore(None), []
     for _ in range(2):
