@@ -37,6 +37,16 @@ def compiled(function: Callable, *, remat: bool = False, **arguments: Any) -> Ca
 
 
 @cache
+def shared(function: Callable, *static: str) -> Callable:
+    """The one program of a module's function, `compiled` when it is first asked for.
+
+    A module that is imported does not ask for devices yet. `static` are the arguments of which
+    there is a program for each value.
+    """
+    return compiled(function, static_argnames=static)
+
+
+@cache
 def _give_back_what_compiling_took() -> None:
     """Return freed memory to the kernel whenever a program has been compiled.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
+from jaxcrop.compiling import shared
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.experiment import Experiment, Place
 from jaxcrop.data.index import ChipIndex
@@ -112,7 +112,8 @@ def feature_maps(
 
     def compute(placed: FrozenBackbone, ids: Sequence[str], batch: Batch, mesh: Mesh) -> dict:
         keys = view.keys(batch.number)
-        maps, label = _maps(placed, put_batch(batch, mesh, len(ids)), keys, dtype)
+        on_devices = put_batch(batch, mesh, len(ids))
+        maps, label = shared(_maps, "dtype")(placed, on_devices, keys, dtype)
         return {"label": label} | {f"map{k}": x for k, x in enumerate(maps)}
 
     arrays = store.arrays(
@@ -186,7 +187,6 @@ def _finished(backbone: FrozenBackbone, count: int, arrays: dict) -> dict[str, n
     return arrays
 
 
-@partial(jax.jit, static_argnames="dtype")
 def _maps(
     backbone: FrozenBackbone, batch: Batch, keys: PRNGKeyArray | None, dtype: str
 ) -> tuple[tuple[Float[Array, "n _h _w _c"], ...], UInt8[Array, "n h w"]]:

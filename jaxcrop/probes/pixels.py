@@ -1,7 +1,7 @@
 """Features of a frozen backbone at sampled pixels: hypercolumns."""
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, Int32, PRNGKeyArray, UInt8
 
+from jaxcrop.compiling import shared
 from jaxcrop.data.augment import augment
 from jaxcrop.data.reading import Batch
 from jaxcrop.features.backbones import AS_THEY_ARE, FrozenBackbone, View, seen
@@ -59,9 +60,8 @@ def pixel_features(
         sampled = [sample_pixels(*of_chip, pixels) for of_chip in zip(label, names, strict=True)]
         sampled = SampledPixels(*map(np.stack, zip(*sampled, strict=True)))
         placed_batch = put_batch(batch, mesh, len(ids))
-        return {"features": _columns(placed, placed_batch, keys, sampled.place, dtype)} | (
-            sampled._asdict()
-        )
+        columns = shared(_columns, "dtype")(placed, placed_batch, keys, sampled.place, dtype)
+        return {"features": columns} | sampled._asdict()
 
     arrays = store.arrays(
         {"of": f"{pixels} pixels", **about(backbone, chips, view, dtype)},
@@ -78,7 +78,6 @@ def _augmented_labels(keys: PRNGKeyArray, label: UInt8[Array, "n h w"]) -> UInt8
     return augment(keys, jnp.zeros((*label.shape, 1)), label)[1]
 
 
-@partial(jax.jit, static_argnames="dtype")
 def _columns(
     backbone: FrozenBackbone,
     batch: Batch,

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Int64
 
+from jaxcrop.compiling import shared
 from jaxcrop.data.reading import Batch
 from jaxcrop.features.backbones import FrozenBackbone, seen
 from jaxcrop.features.maps import ChipSet, Progress, over_chips
@@ -35,7 +36,8 @@ def confusions(
     placed = put_everywhere(classifiers, mesh)
 
     def compute(backbone: FrozenBackbone, ids, batch: Batch, mesh: Mesh) -> dict:
-        return {"confusion": _confusions(backbone, placed, put_batch(batch, mesh, len(ids)))}
+        on_devices = put_batch(batch, mesh, len(ids))
+        return {"confusion": shared(_confusions)(backbone, placed, on_devices)}
 
     found = [
         block["confusion"].astype(np.int64)
@@ -46,7 +48,6 @@ def confusions(
     return np.concatenate(found).swapaxes(0, 1)
 
 
-@jax.jit
 def _confusions(
     backbone: FrozenBackbone, classifiers: LinearClassifiers, batch: Batch
 ) -> Int[Array, "n p classes classes"]:

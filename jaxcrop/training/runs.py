@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import yaml
 from jaxtyping import Array, UInt16
 
+from jaxcrop.compiling import compiled
 from jaxcrop.config import ARCHITECTURE_TITLES, DECODER_TITLES, TrainConfig, unknown_words
 from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.data.augment import normalise
@@ -125,7 +125,7 @@ class Run:
         """
         network, values = self.values(which)
 
-        @jax.jit
+        @compiled
         def logits(values, image):
             image = normalise(image, self.band_input).astype(self.config.device.compute_dtype)
             return restrict(network.module(values)(image), self.predicted)
