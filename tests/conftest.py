@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 # Tracing makes many objects that live for long: looking through them all again and again takes a
-# tenth of the tests' time.
+# few hundredths of the tests' time.
 gc.set_threshold(100_000, 20, 100)
 # Two virtual devices, so that every test of training is one of sharded training.
 os.environ.update(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="2")

@@ -110,6 +110,23 @@ class FeatureBank:
         return self._maps[region, view]
 
 
+class ArraysInTurn:
+    """Two sets of a bank's arrays, one after the other, for batches that are read into them.
+
+    The kernel takes longer to give the pages of new arrays than the maps take to be copied.
+    """
+
+    def __init__(self):
+        self._sets: list[MapsAndLabels | None] = [None, None]
+
+    def of(self, bank: FeatureBank, *leading: int) -> MapsAndLabels:
+        """The set before the last, made anew where it is of other `leading` axes."""
+        self._sets.reverse()
+        if self._sets[0] is None or self._sets[0][1].shape[: len(leading)] != leading:
+            self._sets[0] = bank.arrays(*leading)
+        return self._sets[0]
+
+
 _ALIGNMENT = 64
 """JAX copies an array to a CPU's device unless it begins at a multiple of so many bytes."""
 

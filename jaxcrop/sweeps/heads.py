@@ -20,7 +20,7 @@ from jaxcrop.data.augment import Augmentation
 from jaxcrop.data.experiment import Experiment, Place
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
-from jaxcrop.features.bank import FeatureBank, MapsAndLabels
+from jaxcrop.features.bank import ArraysInTurn, FeatureBank
 from jaxcrop.mesh import data_mesh, evaluation_batch_size, split_over
 from jaxcrop.models.segmenter import Head, Segmenter
 from jaxcrop.training.evaluation import Evaluation, collected
@@ -28,7 +28,7 @@ from jaxcrop.training.losses import Loss, class_weights
 from jaxcrop.training.network import Network, Values, statistics_of, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.runs import predicted_classes
-from jaxcrop.training.step import TrainState, advanced, averaged, evaluated
+from jaxcrop.training.step import TrainState, advanced, averaged, evaluated, in_type
 
 Maps = tuple[Float[Array, "heads n _h _w _c"], ...]
 
@@ -133,7 +133,7 @@ class _Programs:
             module = network.module(values)
             if not training:
                 module.eval()
-            return module(tuple(x.astype(dtype) for x in maps)), statistics_of(module)
+            return module(in_type(maps, dtype)), statistics_of(module)
 
         def update(state: TrainState, rate, weights, maps: Maps, label):
             def loss_of(params: Values):
@@ -179,14 +179,11 @@ _programs = lru_cache(maxsize=4)(_Programs)
 
 
 class _Feed:
-    """Puts the batches of heads on the devices, by way of two sets of arrays in turn.
-
-    The kernel takes longer to give the pages of new arrays than the maps take to be copied.
-    """
+    """Puts the batches of heads on the devices, by way of two sets of arrays in turn."""
 
     def __init__(self, bank: FeatureBank, mesh: Mesh):
         self._bank, self._mesh = bank, mesh
-        self._sets: list[MapsAndLabels | None] = [None, None]
+        self._arrays = ArraysInTurn()
         self._readers: list[Any] = [None, None]
 
     def batch(
@@ -196,21 +193,17 @@ class _Feed:
         size: int | None = None,
     ) -> tuple[Maps, UInt8[Array, "heads n h w"]]:
         """The maps and labels of each head's chips, and of none up to `size`."""
+        self._readers.reverse()
         jax.block_until_ready(self._readers[0])  # what reads these arrays, as device and host may
-        shape = len(places), size or len(places[0])
-        if self._sets[0] is None or self._sets[0][1].shape[:2] != shape:
-            self._sets[0] = self._bank.arrays(*shape)
-        maps, label = self._sets[0]
+        maps, label = self._arrays.of(self._bank, len(places), size or len(places[0]))
         for head, of_head in enumerate(places):
             arrays = tuple(x[head] for x in maps), label[head]
             self._bank.fill(arrays, of_head, None if views is None else views[head])
-        return _spread(self._sets[0], self._mesh)
+        return _spread((maps, label), self._mesh)
 
     def read_by(self, result: Any) -> None:
         """Say what was computed of the last batch: its arrays are filled anew once that is done."""
         self._readers[0] = result
-        self._sets.reverse()
-        self._readers.reverse()
 
 
 def _train(

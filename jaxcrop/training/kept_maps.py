@@ -15,7 +15,7 @@ from jaxcrop.data.reading import Batch
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
 from jaxcrop.features.backbones import FrozenBackbone
-from jaxcrop.features.bank import FeatureBank, MapsAndLabels
+from jaxcrop.features.bank import ArraysInTurn, FeatureBank
 from jaxcrop.features.maps import chip_sets
 from jaxcrop.features.store import FeatureStore
 from jaxcrop.mesh import put_batch
@@ -75,7 +75,7 @@ class MapFeed:
             self._viewed = bank(self._train, range(1, optimizer.views + 1))
         else:
             self._plain = self._viewed = bank([*self._train, *self._validated], [0])
-        self._sets: list[MapsAndLabels | None] = [None, None]
+        self._arrays = ArraysInTurn()
 
     @property
     def size(self) -> int:
@@ -112,9 +112,6 @@ class MapFeed:
         size: int,
         views: Int[np.ndarray, " n"] | None = None,
     ) -> Batch:
-        self._sets.reverse()
-        if self._sets[0] is None or len(self._sets[0][1]) != size:
-            self._sets[0] = bank.arrays(size)
-        bank.fill(self._sets[0], places, views)
-        maps, label = self._sets[0]
+        maps, label = self._arrays.of(bank, size)
+        bank.fill((maps, label), places, views)
         return put_batch(Batch(maps, label, np.zeros(size, np.uint32)), self._mesh, size)

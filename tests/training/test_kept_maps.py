@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from launching import logged
 
 from jaxcrop.config import TrainConfig
 from jaxcrop.errors import InputError
 from jaxcrop.features import maps
-from jaxcrop.files import json_lines
 from jaxcrop.training.loop import train
 from jaxcrop.training.network import values_of
 from jaxcrop.training.runs import create_model, start_run
@@ -30,15 +30,6 @@ def _train(folder, records, **settings):
     return run
 
 
-def _logged(run):
-    return {
-        (line["step"], name): value
-        for line in json_lines(run.folder / "metrics.jsonl")
-        for name, value in line.items()
-        if "images_per_second" not in name
-    }
-
-
 def _values(run):
     return {name: np.asarray(value) for name, value in values_of(run.model("last")).items()}
 
@@ -57,7 +48,7 @@ def test_a_run_equals_one_on_images(tmp_path, synthetic_records, settings):
         _train(tmp_path / how, synthetic_records, keep_maps=how, **settings)
         for how in ("auto", "off")
     )
-    found, want = _logged(kept), _logged(images)
+    found, want = logged(kept.folder), logged(images.folder)
     assert found.keys() == want.keys()
     np.testing.assert_allclose(found[1, "train/loss"], want[1, "train/loss"], rtol=1e-5)
     for (step, name), value in want.items():
@@ -82,7 +73,7 @@ def test_a_run_goes_on_to_the_bit(tmp_path, synthetic_records):
     whole = _train(tmp_path / "whole", synthetic_records)
     _train(tmp_path / "parts", synthetic_records, steps=2)
     parts = _train(tmp_path / "parts", synthetic_records)
-    assert _logged(whole) == _logged(parts)
+    assert logged(whole.folder) == logged(parts.folder)
     want, found = _values(whole), _values(parts)
     assert all(np.array_equal(want[name], found[name]) for name in want)
 
