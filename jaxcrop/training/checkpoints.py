@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,10 @@ from jaxcrop.training.step import TrainState
 
 Which = Literal["best", "last"]
 
-_VALUES = ("params", "frozen", "statistics", "average")
+_VALUES = ("params", "statistics", "average")
+_FROZEN = "frozen"
+"""Both what a state calls the values that no step changes and the folder that holds them, once."""
+
 _LOSS = "validation_loss.json"
 _MANIFEST = "jaxcrop-crc32.json"
 """Checksums of a checkpoint's files, the last of them to be written."""
@@ -62,10 +65,30 @@ def _progress(state: TrainState) -> dict:
 
 
 def _parts(state: TrainState) -> dict[str, dict[str, jax.Array]]:
-    """What is saved of a state, the model's values by themselves: evaluation needs no more."""
+    """What changes of a state, the model's values by themselves: evaluation needs no more."""
     parts = {name: getattr(state, name) for name in _VALUES}
     parts["progress"] = _by_path(_progress(state))
     return {name: part for name, part in parts.items() if part}
+
+
+def _wanted(parts: dict[str, dict[str, jax.Array]]) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    """What to load to get `parts` again, each placed as it is here."""
+    return jax.tree.map(lambda leaf: _abstract(leaf, leaf.sharding), parts)
+
+
+def _loaded_values(folder: Path, names: Sequence[str]) -> Values:
+    """The values of the parts of these names that a folder holds, the average before `params`."""
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    metadata = ocp.checkpointables_metadata(folder).metadata
+    wanted = {
+        name: {key: _abstract(leaf, here) for key, leaf in metadata[name].items()}
+        for name in names
+        if metadata.get(name)
+    }
+    if "average" in wanted:
+        del wanted["params"]
+    loaded = ocp.load_checkpointables(folder, wanted)
+    return {key: value for part in loaded.values() for key, value in part.items()}
 
 
 def _shapes(parts: dict) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -75,13 +98,14 @@ def _shapes(parts: dict) -> dict[str, dict[str, tuple[int, ...]]]:
 class Checkpoints:
     """The checkpoints of a run folder: the two latest, and that of the lowest validation loss.
 
-    Each is complete or not there, a folder named by its step. One may be damaged later, by a disk
-    or a copy: what is read is compared with checksums first. Of several processes all write their
-    arrays, and the first does the rest.
+    Each is complete or not there, a folder named by its step; what is frozen lies beside them, in
+    one of its own. One may be damaged later, by a disk or a copy: what is read is compared with
+    checksums first. Of several processes all write their arrays, and the first does the rest.
     """
 
     def __init__(self, run_dir: Path):
         self._folder = (run_dir / "checkpoints").absolute()
+        self._frozen_is_whole = False
 
     def save(self, state: TrainState, validation_loss: float | None = None) -> None:
         """Write `state` under its step; complete or not at all.
@@ -89,32 +113,19 @@ class Checkpoints:
         One without a validation loss is there to go on from, never the best. Raises
         UnfinishedWriteError where the disk is full or the folder cannot be written.
         """
-        step = int(state.step)
-        partial = self._folder / f"{step}{_PARTIAL}"
-        try:
-            with _quiet():
-                ocp.save_checkpointables(partial, _parts(state), overwrite=True)
-            with together():
-                if is_first_process():
-                    (partial / _LOSS).write_text(json.dumps(validation_loss))
-                    (partial / _MANIFEST).write_text(json.dumps(_checksums(partial)))
-                    partial.replace(self._folder / str(step))
-                    self._keep_latest_and_best()
-        except (OSError, ValueError) as error:
-            reason = _reason(error)
-            if reason is None:
-                raise
-            self._clear()
-            raise UnfinishedWriteError(  # Orbax's threads wait for the rest of it
-                f"{self._folder}/{step} cannot be written ({reason}): free the disk and give the "
-                "same command, which goes on from the checkpoint before"
-            ) from error
+        if state.frozen and not self._frozen_is_whole:
+            self._keep_frozen(state.frozen)
+        self._write(str(int(state.step)), _parts(state), {_LOSS: json.dumps(validation_loss)})
+        with together():
+            if is_first_process():
+                self._keep_latest_and_best()
 
     def restore(self, like: TrainState) -> tuple[TrainState, list[str]]:
         """The latest checkpoint that is whole, placed as `like` is, or `like` before the first.
 
-        Also returns what is wrong with later ones, which are taken away. Raises InputError where
-        there are some but none is whole, or where it is of another version.
+        Also returns what is wrong with later ones, which are taken away, and with what is frozen,
+        which is written again as `like` has it. Raises InputError where there are checkpoints but
+        none is whole, or where it is of another version, and as `save`.
         """
         step, faults = -1, []
         with together():
@@ -124,15 +135,21 @@ class Checkpoints:
         if step < 0:
             return like, faults
         folder = self._folder / str(step)
-        wanted = jax.tree.map(lambda leaf: _abstract(leaf, leaf.sharding), _parts(like))
+        wanted = _wanted(_parts(like))
         if _shapes(ocp.checkpointables_metadata(folder).metadata) != _shapes(wanted):
             raise InputError(
                 f"{folder} is of another version of jaxcrop: train again into a new folder"
             )
+        frozen = {}
+        if like.frozen:
+            if fault := self._keep_frozen(like.frozen):
+                faults.append(f"{fault}: written again from the weights that the run begins with")
+            wanted_frozen = _wanted({_FROZEN: like.frozen})
+            frozen = ocp.load_checkpointables(self._folder / _FROZEN, wanted_frozen)[_FROZEN]
         loaded = ocp.load_checkpointables(folder, wanted)
         progress = _like(_progress(like), loaded["progress"])
         values = {name: loaded.get(name, {}) for name in _VALUES}
-        return TrainState(**values, **progress), faults
+        return TrainState(frozen=frozen, **values, **progress), faults
 
     def load_model(self, which: Which, like: dict[str, jax.ShapeDtypeStruct]) -> Values:
         """The values of the best or last checkpoint's model, of the names and shapes of `like`.
@@ -147,17 +164,12 @@ class Checkpoints:
         if fault := self._fault(step):
             raise InputError(f"{fault}: restore the file or train again")
         folder = self._folder / str(step)
-        here = SingleDeviceSharding(jax.local_devices()[0])
-        metadata = ocp.checkpointables_metadata(folder).metadata
-        wanted = {
-            name: {key: _abstract(leaf, here) for key, leaf in metadata[name].items()}
-            for name in _VALUES
-            if metadata.get(name)
-        }
-        if "average" in wanted:
-            del wanted["params"]
-        loaded = ocp.load_checkpointables(folder, wanted)
-        values = merged({key: value for part in loaded.values() for key, value in part.items()})
+        values = _loaded_values(folder, _VALUES)
+        if set(like) - set(values):
+            if fault := self._fault(_FROZEN):
+                raise InputError(f"{fault}: restore the file or train again")
+            values |= _loaded_values(self._folder / _FROZEN, (_FROZEN,))
+        values = merged(values)
         differing = sorted(set(values) ^ set(like)) or [
             name for name in like if values[name].shape != like[name].shape
         ]
@@ -167,6 +179,41 @@ class Checkpoints:
                 f"({differing[0]} differs): restore the file or train again"
             )
         return values
+
+    def _write(self, name: str, parts: dict[str, Any], texts: dict[str, str]) -> None:
+        """Write the folder `name`, complete or not at all: arrays by all processes."""
+        partial = self._folder / f"{name}{_PARTIAL}"
+        try:
+            with _quiet():
+                ocp.save_checkpointables(partial, parts, overwrite=True)
+            with together():
+                if is_first_process():
+                    for file, text in texts.items():
+                        (partial / file).write_text(text)
+                    (partial / _MANIFEST).write_text(json.dumps(_checksums(partial)))
+                    partial.replace(self._folder / name)
+        except (OSError, ValueError) as error:
+            reason = _reason(error)
+            if reason is None:
+                raise
+            self._clear()
+            raise UnfinishedWriteError(  # Orbax's threads wait for the rest of it
+                f"{self._folder}/{name} cannot be written ({reason}): free the disk and give the "
+                "same command, which goes on from the checkpoint before"
+            ) from error
+
+    def _keep_frozen(self, frozen: Values) -> str | None:
+        """Write what is frozen unless it is there and whole; what was wrong with it."""
+        fault = None
+        with together():
+            if is_first_process():
+                fault = self._fault(_FROZEN)
+                if fault and (self._folder / _FROZEN).exists():
+                    self._remove(_FROZEN)
+        if from_first_process(fault is not None):
+            self._write(_FROZEN, {_FROZEN: frozen}, {})
+        self._frozen_is_whole = True
+        return fault
 
     def _steps(self) -> list[int]:
         return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
@@ -185,11 +232,11 @@ class Checkpoints:
         loss = json.loads((self._folder / str(step) / _LOSS).read_text())
         return float("inf") if loss is None else loss
 
-    def _fault(self, step: int, only: str | None = None) -> str | None:
-        """What is wrong with the files of a checkpoint, or with one of them: they are not as they
-        were written.
+    def _fault(self, name: int | str, only: str | None = None) -> str | None:
+        """What is wrong with the files of a folder, or with one of them: they are not as they were
+        written.
         """
-        folder = self._folder / str(step)
+        folder = self._folder / str(name)
         try:
             written = json.loads((folder / _MANIFEST).read_text())
             names = list(written) if only is None else [only]
@@ -216,20 +263,22 @@ class Checkpoints:
                     f"{self._folder} holds no checkpoint that is whole ({'; '.join(faults)}): "
                     "restore the files, or train again into a new folder"
                 )
+            if (self._folder / _FROZEN).exists():  # of a run that ended before its first checkpoint
+                self._remove(_FROZEN)
             return -1, []
         for damaged in later:
             self._remove(damaged)
-        return step, faults
+        return step, [f"{fault}: going on from the checkpoint before" for fault in faults]
 
     def _keep_latest_and_best(self) -> None:
         steps = self._steps()
         for step in set(steps) - {*steps[-_LATEST:], self._best(steps)}:
             self._remove(step)
 
-    def _remove(self, step: int) -> None:
+    def _remove(self, name: int | str) -> None:
         # Renamed first: one that is half taken away is no checkpoint.
-        partial = self._folder / f"{step}{_PARTIAL}"
-        (self._folder / str(step)).replace(partial)
+        partial = self._folder / f"{name}{_PARTIAL}"
+        (self._folder / str(name)).replace(partial)
         shutil.rmtree(partial)
 
     def _clear(self) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints of a small state: damaged, on a full disk, and by a process that is killed."""
 
+import dataclasses
 import os
 import random
 import resource
@@ -19,9 +20,11 @@ from jaxcrop.training.checkpoints import Checkpoints
 from jaxcrop.training.optimizer import reduce_on_plateau
 from jaxcrop.training.step import TrainState
 
+_FROZEN = 7.0
 
-def _state(step: int, size: int = 2000) -> TrainState:
-    """A state whose every value is its step's."""
+
+def _state(step: int, size: int = 2000, frozen: float = _FROZEN) -> TrainState:
+    """A state whose every value is its step's, but for what is frozen."""
     params = {"decoder/kernel": jnp.full(size, step, jnp.float32)}
     optimizer = optax.adam(1e-3).init(params)
     plateau = reduce_on_plateau(1).init(jnp.zeros(()))
@@ -34,11 +37,14 @@ def _state(step: int, size: int = 2000) -> TrainState:
         optimizer=optimizer,
         plateau=plateau,
     )
-    return jax.tree.map(lambda leaf: jnp.full_like(leaf, step), state)
+    state = jax.tree.map(lambda leaf: jnp.full_like(leaf, step), state)
+    return dataclasses.replace(state, frozen={"backbone/kernel": jnp.full(size, frozen)})
 
 
 def _assert_is(state: TrainState, step: int) -> None:
-    assert all((np.asarray(leaf) == step).all() for leaf in jax.tree.leaves(state))
+    assert (np.asarray(state.frozen["backbone/kernel"]) == _FROZEN).all()
+    rest = dataclasses.replace(state, frozen={})
+    assert all((np.asarray(leaf) == step).all() for leaf in jax.tree.leaves(rest))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +62,8 @@ def copy(run, tmp_path) -> Path:
     return shutil.copytree(run, tmp_path / "run")
 
 
-def _files(run: Path, step: int) -> list[Path]:
-    return sorted(p for p in (run / "checkpoints" / str(step)).rglob("*") if p.is_file())
+def _files(run: Path, name: int | str) -> list[Path]:
+    return sorted(p for p in (run / "checkpoints" / str(name)).rglob("*") if p.is_file())
 
 
 def _flip(path: Path, rng: random.Random) -> None:
@@ -113,6 +119,54 @@ def test_a_damaged_file_of_the_latest_is_noticed(run, copy, harm):
         assert str(latest) in fault
         assert steps(copy) == [1, 2]
     assert len(files) > 20
+
+
+@pytest.mark.parametrize("harm", [_flip, _truncate, _delete])
+def test_damage_to_what_is_frozen_is_noticed_and_mended(run, copy, harm):
+    """Each of its files: nothing is predicted with it, and the next process writes it again."""
+    rng = random.Random(0)
+    folder = copy / "checkpoints" / "frozen"
+    like = jax.eval_shape(lambda: _state(0).params | _state(0).frozen | _state(0).statistics)
+    files = [path for path in _files(run, "frozen") if path.stat().st_size or harm is _delete]
+    for path in files:
+        shutil.rmtree(folder)
+        shutil.copytree(run / "checkpoints" / "frozen", folder)
+        harm(folder / path.relative_to(run / "checkpoints" / "frozen"), rng)
+        with pytest.raises(InputError, match=r"frozen/.* is damaged or missing: restore the file"):
+            Checkpoints(copy).load_model("last", like)
+        state, (fault,) = Checkpoints(copy).restore(_state(0))
+        _assert_is(state, 3)
+        assert "frozen/" in fault
+        assert fault.endswith("written again from the weights that the run begins with")
+        values = Checkpoints(copy).load_model("last", like)
+        assert {name: float(value[0]) for name, value in values.items()} == {
+            "decoder/kernel": 3,
+            "backbone/kernel": _FROZEN,
+            "backbone/mean": 3,
+        }
+    assert len(files) > 5
+
+
+def test_what_is_frozen_is_written_once(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(_state(1), 1.0)
+    before = {path: path.stat().st_mtime_ns for path in _files(tmp_path, "frozen")}
+    checkpoints.save(_state(2), 1.0)
+    state, faults = Checkpoints(tmp_path).restore(_state(0, frozen=9.0))  # as it was, not as it is
+    _assert_is(state, 2)
+    assert faults == []
+    Checkpoints(tmp_path).save(_state(3), 1.0)
+    assert {path: path.stat().st_mtime_ns for path in _files(tmp_path, "frozen")} == before
+
+
+def test_a_run_that_saved_no_checkpoint_begins_anew(tmp_path):
+    """It may begin with other weights than those that lie there."""
+    Checkpoints(tmp_path).save(_state(1, frozen=9.0), 1.0)
+    shutil.rmtree(tmp_path / "checkpoints" / "1")
+    checkpoints = Checkpoints(tmp_path)
+    _assert_is(checkpoints.restore(_state(0))[0], 0)
+    checkpoints.save(_state(1), 1.0)
+    _assert_is(Checkpoints(tmp_path).restore(_state(0, frozen=9.0))[0], 1)
 
 
 def test_where_all_are_damaged_nothing_is_taken_away(copy):
