@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +45,6 @@ Step = Callable[[], None]
 def our_step(case: Case) -> Step:
     """The step of jaxcrop's training loop, without augmentation."""
     import jax  # noqa: PLC0415
-    import jax.numpy as jnp  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
     from flax import nnx  # noqa: PLC0415
 
@@ -58,10 +58,10 @@ def our_step(case: Case) -> Step:
     from jaxcrop.training.groups import parameter_groups  # noqa: PLC0415
     from jaxcrop.training.losses import make_loss  # noqa: PLC0415
     from jaxcrop.training.network import values_of  # noqa: PLC0415
-    from jaxcrop.training.optimizer import adamw, reduce_on_plateau  # noqa: PLC0415
+    from jaxcrop.training.optimizer import adamw  # noqa: PLC0415
     from jaxcrop.training.step import (  # noqa: PLC0415
         Task,
-        TrainState,
+        begun,
         make_train_step,
         make_update,
         training_network,
@@ -74,15 +74,9 @@ def our_step(case: Case) -> Step:
     rates = {name: group.rate for group in groups for name in group.parameters}
     params = {name: values[name] for name, rate in rates.items() if rate}
     optimizer = adamw(OptimizerConfig(learning_rate=1e-4), dict.fromkeys(params, 1.0))
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        frozen={name: values[name] for name, rate in rates.items() if not rate},
-        statistics={name: values[name] for name in network.names(nnx.BatchStat)},
-        average={},
-        optimizer=optimizer.init(params),
-        plateau=reduce_on_plateau(1).init(jnp.zeros(())),
-    )
+    statistics = {name: values[name] for name in network.names(nnx.BatchStat)}
+    frozen = {name: values[name] for name, rate in rates.items() if not rate}
+    state = replace(begun(params, statistics, optimizer, patience=1), frozen=frozen)
     state = jax.device_put(state, placement(state, mesh, spread=False))
     bands = BandInput(SENTINEL2_BANDS[: case.bands], (0.0,) * 13, (10_000.0,) * 13, clip=False)
     loss = make_loss(LossConfig(), np.ones(NUM_CLASSES, int))

@@ -28,7 +28,14 @@ from jaxcrop.training.losses import Loss, class_weights
 from jaxcrop.training.network import Network, Values, statistics_of, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.runs import predicted_classes
-from jaxcrop.training.step import TrainState, advanced, averaged, evaluated, in_type
+from jaxcrop.training.step import (
+    TrainState,
+    advanced,
+    averaged,
+    begun,
+    evaluated,
+    in_type,
+)
 
 Maps = tuple[Float[Array, "heads n _h _w _c"], ...]
 
@@ -112,15 +119,9 @@ class _Programs:
 
         def begin(values: Values) -> TrainState:
             params = {name: v for name, v in values.items() if name not in self.moving}
-            return TrainState(
-                step=jnp.zeros((), jnp.int32),
-                params=params,
-                frozen={},
-                statistics={name: values[name] for name in self.moving},
-                average=params if optimizer.ema is not None else {},
-                optimizer=adam.init(params),
-                plateau=plateau.init(jnp.zeros(())),
-            )
+            statistics = {name: values[name] for name in self.moving}
+            patience = optimizer.plateau_patience
+            return begun(params, statistics, adam, patience=patience, ema=optimizer.ema)
 
         self.begin = compiled(begin)
 

@@ -1,17 +1,19 @@
 """The training loop: one for every device, resumable at any checkpoint."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
 
 from jaxcrop.allocator import return_freed_memory
+from jaxcrop.compiling import compiled
 from jaxcrop.config import OptimizerConfig
 from jaxcrop.data.augment import Augmentation
 from jaxcrop.data.experiment import Experiment
@@ -34,13 +36,14 @@ from jaxcrop.training.logging import RunLog, message, progress_line
 from jaxcrop.training.lora import adapters
 from jaxcrop.training.losses import make_loss
 from jaxcrop.training.network import Network, values_of
-from jaxcrop.training.optimizer import adamw, reduce_on_plateau
+from jaxcrop.training.optimizer import adamw
 from jaxcrop.training.preemption import Preempted, Preemption
 from jaxcrop.training.profiling import Profile
 from jaxcrop.training.runs import Run
 from jaxcrop.training.step import (
     Task,
     TrainState,
+    begun,
     make_cached_steps,
     make_train_step,
     make_update,
@@ -88,7 +91,7 @@ def train(run: Run, model: Segmenter) -> None:
             Preemption() as preemption,
         ):
             for fault in faults:
-                log.message(f"{fault}: going on from the checkpoint before")
+                log.message(fault)
             if start:
                 log.message(f"going on with {run.folder} from step {start}")
             while (done := int(state.step)) < last:
@@ -156,16 +159,9 @@ def _begin(
         print(lines, flush=True)
 
     optimizer = adamw(config.optimizer, {name: rates[name] for name in params})
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        frozen=frozen,
-        statistics=statistics,
-        # A copy: the step reuses the memory of what it is given, each array once.
-        average=jax.tree.map(jnp.copy, params) if config.optimizer.ema is not None else {},
-        optimizer=optimizer.init(params),
-        plateau=reduce_on_plateau(config.optimizer.plateau_patience).init(jnp.zeros(())),
-    )
+    patience, ema = config.optimizer.plateau_patience, config.optimizer.ema
+    begin = compiled(partial(begun, optimizer=optimizer, patience=patience, ema=ema))
+    state = dataclasses.replace(begin(params, statistics), frozen=frozen)
     state = jax.device_put(state, placement(state, mesh, spread=config.device.shard_parameters))
     loss = make_loss(config.loss, experiment.pixels)
     return Task(network, band_input, config.device.compute_dtype, loss, mesh), optimizer, state

@@ -25,7 +25,7 @@ from jaxcrop.training.lora import merged
 from jaxcrop.training.losses import Loss, cross_entropy_sum
 from jaxcrop.training.metrics import confusion_matrix
 from jaxcrop.training.network import Network, Values, statistics_of
-from jaxcrop.training.optimizer import moving_average
+from jaxcrop.training.optimizer import moving_average, reduce_on_plateau
 
 
 @jax.tree_util.register_dataclass
@@ -49,6 +49,27 @@ class TrainState:
     def model(self) -> Values:
         """The values of the model that is validated and kept."""
         return merged(self.frozen | self.statistics | (self.average or self.params))
+
+
+def begun(
+    params: Values,
+    statistics: Values,
+    optimizer: optax.GradientTransformation,
+    *,
+    patience: int,
+    ema: float | None = None,
+) -> TrainState:
+    """The state in which training begins, with nothing frozen: to be compiled."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        frozen={},
+        statistics=statistics,
+        # A copy: the step reuses the memory of what it is given, each array once.
+        average=jax.tree.map(jnp.copy, params) if ema is not None else {},
+        optimizer=optimizer.init(params),
+        plateau=reduce_on_plateau(patience).init(jnp.zeros(())),
+    )
 
 
 class EvalResult(NamedTuple):
