@@ -34,7 +34,7 @@ def expected_seconds(
     By the speed of a matrix product on this machine; where some cells are done, by what the median
     of these took.
     """
-    work = {cell.key: _giga(configs[cell.key], chips(configs[cell.key])) for cell in cells}
+    work = {cell.key: _giga(cell, configs[cell.key], chips) for cell in cells}
     ratios = [
         max(result.seconds - _FIXED_SECONDS, 0.1) / work[result.cell.key]
         for result in finished
@@ -44,16 +44,21 @@ def expected_seconds(
     return {key: _FIXED_SECONDS + giga * per_giga for key, giga in work.items()}
 
 
-def _giga(config: TrainConfig, chips: int) -> float:
+def _giga(cell: Cell, config: TrainConfig, chips: Callable[[TrainConfig], int]) -> float:
     """Billions of multiplications of a training run."""
-    optimizer = config.optimizer
-    seen = optimizer.steps * min(optimizer.batch_size, chips)
+    from jaxcrop.training.kept_maps import keeps_maps  # noqa: PLC0415 -- imports JAX
+
+    optimizer, count = config.optimizer, chips(config)
+    seen = optimizer.steps * min(optimizer.batch_size, count)
     if optimizer.epochs is not None:
-        seen = optimizer.epochs * chips
+        seen = optimizer.epochs * count
+    by_backbone = seen
+    if cell.method == "heads" or keeps_maps(config):  # once for each chip and view
+        by_backbone = count * (optimizer.views if optimizer.augmentation == "views" else 1)
     backbone = _BACKBONES[config.model.architecture]
     decoder = _DECODERS[config.model.decoder]
     backward = 0 if config.tuning.tune == "frozen" else 2 * backbone
-    return seen * (backbone + backward + 3 * decoder)
+    return by_backbone * (backbone + backward) + seen * 3 * decoder
 
 
 def _giga_flops() -> float:
