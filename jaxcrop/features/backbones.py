@@ -6,7 +6,6 @@ from functools import cached_property
 from hashlib import sha256
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8, UInt32
@@ -15,6 +14,7 @@ from jaxcrop.data.augment import augment, normalise, view_keys
 from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput
 from jaxcrop.data.reading import Batch
 from jaxcrop.models.segmenter import Segmenter
+from jaxcrop.models.sizes import padded, padded_size
 
 
 class RawBands(nnx.Module):
@@ -83,19 +83,16 @@ class FrozenBackbone:
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The size of an image after padding."""
-        return height + -height % self.multiple, width + -width % self.multiple
+        return padded_size(height, width, self.multiple)
 
     def maps(self, image: Float[Array, "n h w band"]) -> tuple[Float[Array, "n _h _w _c"], ...]:
         """The feature maps of normalised images, finest first; traceable by jit.
 
-        Images are padded at bottom and right with the values of their edge, as by a Segmenter.
+        Images are padded as by a Segmenter.
         """
         module = nnx.merge(self.definition, self.state)
         module.eval()
-        height, width = image.shape[1:3]
-        beyond = ((0, -height % self.multiple), (0, -width % self.multiple))
-        image = jnp.pad(image, ((0, 0), *beyond, (0, 0)), mode="edge")
-        return tuple(module(image.astype(self.dtype)))
+        return tuple(module(padded(image, self.multiple).astype(self.dtype)))
 
 
 @dataclass(frozen=True)

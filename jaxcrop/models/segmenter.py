@@ -15,6 +15,7 @@ from jaxcrop.models.decoders import DECODERS
 from jaxcrop.models.keys import Keys
 from jaxcrop.models.primitives import widened
 from jaxcrop.models.pyramid import PlainPyramid, resize
+from jaxcrop.models.sizes import padded, padded_size
 
 if TYPE_CHECKING:
     from jaxcrop.data.bands import BandInput
@@ -49,9 +50,7 @@ class Segmenter(nnx.Module):
     ) -> Float[Array, "b h w classes"]:
         *leading, height, width, bands = image.shape
         multiple = (self.neck or self.backbone).strides[-1]
-        image = image.reshape(-1, height, width, bands)
-        beyond = ((0, -height % multiple), (0, -width % multiple))
-        image = jnp.pad(image, ((0, 0), *beyond, (0, 0)), mode="edge")
+        image = padded(image.reshape(-1, height, width, bands), multiple)
         features = self.backbone(image)
         if len(leading) > 1:
             features = tuple(
@@ -72,7 +71,7 @@ class Head(nnx.Module):
         self.decoder = model.decoder
         self.size = tuple(size)
         multiple = int((model.neck or model.backbone).strides[-1])
-        self.padded = tuple(length + -length % multiple for length in size)
+        self.padded = padded_size(*size, multiple)
 
     def __call__(
         self, features: Sequence[Float[Array, "b _h _w _c"]]
