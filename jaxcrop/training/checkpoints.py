@@ -71,11 +71,6 @@ def _parts(state: TrainState) -> dict[str, dict[str, jax.Array]]:
     return {name: part for name, part in parts.items() if part}
 
 
-def _wanted(parts: dict[str, dict[str, jax.Array]]) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-    """What to load to get `parts` again, each placed as it is here."""
-    return jax.tree.map(lambda leaf: _abstract(leaf, leaf.sharding), parts)
-
-
 def _loaded_values(folder: Path, names: Sequence[str]) -> Values:
     """The values of the parts of these names that a folder holds, the average before `params`."""
     here = SingleDeviceSharding(jax.local_devices()[0])
@@ -113,12 +108,14 @@ class Checkpoints:
         One without a validation loss is there to go on from, never the best. Raises
         UnfinishedWriteError where the disk is full or the folder cannot be written.
         """
-        if state.frozen and not self._frozen_is_whole:
-            self._keep_frozen(state.frozen)
-        self._write(str(int(state.step)), _parts(state), {_LOSS: json.dumps(validation_loss)})
-        with together():
-            if is_first_process():
-                self._keep_latest_and_best()
+        name = str(int(state.step))
+        with self._writing(name):
+            if state.frozen and not self._frozen_is_whole:
+                self._keep_frozen(state.frozen)
+            self._write(name, _parts(state), {_LOSS: json.dumps(validation_loss)})
+            with together():
+                if is_first_process():
+                    self._keep_latest_and_best()
 
     def restore(self, like: TrainState) -> tuple[TrainState, list[str]]:
         """The latest checkpoint that is whole, placed as `like` is, or `like` before the first.
@@ -134,19 +131,13 @@ class Checkpoints:
         step = from_first_process(step)
         if step < 0:
             return like, faults
-        folder = self._folder / str(step)
-        wanted = _wanted(_parts(like))
-        if _shapes(ocp.checkpointables_metadata(folder).metadata) != _shapes(wanted):
-            raise InputError(
-                f"{folder} is of another version of jaxcrop: train again into a new folder"
-            )
+        loaded = self._loaded(str(step), _parts(like))
         frozen = {}
         if like.frozen:
-            if fault := self._keep_frozen(like.frozen):
-                faults.append(f"{fault}: written again from the weights that the run begins with")
-            wanted_frozen = _wanted({_FROZEN: like.frozen})
-            frozen = ocp.load_checkpointables(self._folder / _FROZEN, wanted_frozen)[_FROZEN]
-        loaded = ocp.load_checkpointables(folder, wanted)
+            with self._writing(_FROZEN):
+                if fault := self._keep_frozen(like.frozen):
+                    faults.append(f"{fault}: written again as the run began with it")
+            frozen = self._loaded(_FROZEN, {_FROZEN: like.frozen})[_FROZEN]
         progress = _like(_progress(like), loaded["progress"])
         values = {name: loaded.get(name, {}) for name in _VALUES}
         return TrainState(frozen=frozen, **values, **progress), faults
@@ -180,18 +171,27 @@ class Checkpoints:
             )
         return values
 
-    def _write(self, name: str, parts: dict[str, Any], texts: dict[str, str]) -> None:
-        """Write the folder `name`, complete or not at all: arrays by all processes."""
-        partial = self._folder / f"{name}{_PARTIAL}"
+    def _loaded(self, name: str, like: dict[str, dict[str, jax.Array]]) -> dict[str, Values]:
+        """The parts that a folder holds, each placed as it is in `like`.
+
+        Raises InputError where they are of other names or shapes.
+        """
+        folder = self._folder / name
+        wanted = jax.tree.map(lambda leaf: _abstract(leaf, leaf.sharding), like)
+        if _shapes(ocp.checkpointables_metadata(folder).metadata) != _shapes(wanted):
+            raise InputError(
+                f"{folder} is of another version of jaxcrop: train again into a new folder"
+            )
+        return ocp.load_checkpointables(folder, wanted)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """A block that writes the folder `name`: where the disk refuses, nothing partial is left.
+
+        Raises UnfinishedWriteError then.
+        """
         try:
-            with _quiet():
-                ocp.save_checkpointables(partial, parts, overwrite=True)
-            with together():
-                if is_first_process():
-                    for file, text in texts.items():
-                        (partial / file).write_text(text)
-                    (partial / _MANIFEST).write_text(json.dumps(_checksums(partial)))
-                    partial.replace(self._folder / name)
+            yield
         except (OSError, ValueError) as error:
             reason = _reason(error)
             if reason is None:
@@ -201,6 +201,18 @@ class Checkpoints:
                 f"{self._folder}/{name} cannot be written ({reason}): free the disk and give the "
                 "same command, which goes on from the checkpoint before"
             ) from error
+
+    def _write(self, name: str, parts: dict[str, Any], texts: dict[str, str]) -> None:
+        """Write the folder `name`, complete or not at all: arrays by all processes."""
+        partial = self._folder / f"{name}{_PARTIAL}"
+        with _quiet():
+            ocp.save_checkpointables(partial, parts, overwrite=True)
+        with together():
+            if is_first_process():
+                for file, text in texts.items():
+                    (partial / file).write_text(text)
+                (partial / _MANIFEST).write_text(json.dumps(_checksums(partial)))
+                partial.replace(self._folder / name)
 
     def _keep_frozen(self, frozen: Values) -> str | None:
         """Write what is frozen unless it is there and whole; what was wrong with it."""
