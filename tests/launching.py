@@ -153,22 +153,24 @@ def steps(run: Path) -> list[int]:
 
 
 def arrays(run: Path, step: int | None = None) -> dict[str, np.ndarray]:
-    """Every array of a checkpoint, the last if no other is asked for, read by Orbax alone."""
-    folder = run / "checkpoints" / str(steps(run)[-1] if step is None else step)
+    """Every array of a checkpoint, the last if no other is asked for, read by Orbax alone.
+
+    Those that are frozen, which lie beside the checkpoints, are among them.
+    """
+    names = [str(steps(run)[-1] if step is None else step), "frozen"]
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = {
-        part: {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-            for name, leaf in values.items()
+    found = {}
+    for folder in filter(Path.exists, (run / "checkpoints" / name for name in names)):
+        wanted = {
+            part: {
+                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+                for name, leaf in values.items()
+            }
+            for part, values in ocp.checkpointables_metadata(folder).metadata.items()
         }
-        for part, values in ocp.checkpointables_metadata(folder).metadata.items()
-    }
-    loaded = ocp.load_checkpointables(folder, wanted)
-    return {
-        f"{part}/{name}": np.asarray(value)
-        for part, values in loaded.items()
-        for name, value in values.items()
-    }
+        for part, values in ocp.load_checkpointables(folder, wanted).items():
+            found |= {f"{part}/{name}": np.asarray(value) for name, value in values.items()}
+    return found
 
 
 def assert_same_run(one: Path, other: Path) -> None:
