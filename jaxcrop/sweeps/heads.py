@@ -28,14 +28,7 @@ from jaxcrop.training.losses import Loss, class_weights
 from jaxcrop.training.network import Network, Values, statistics_of, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.runs import predicted_classes
-from jaxcrop.training.step import (
-    TrainState,
-    advanced,
-    averaged,
-    begun,
-    evaluated,
-    in_type,
-)
+from jaxcrop.training.step import TrainState, advanced, averaged, begun, evaluated, in_type
 
 Maps = tuple[Float[Array, "heads n _h _w _c"], ...]
 
