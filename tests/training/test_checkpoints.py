@@ -17,26 +17,15 @@ from launching import ended, launch, steps, wait_until
 
 from jaxcrop.errors import InputError
 from jaxcrop.training.checkpoints import Checkpoints
-from jaxcrop.training.optimizer import reduce_on_plateau
-from jaxcrop.training.step import TrainState
+from jaxcrop.training.step import TrainState, begun
 
 _FROZEN = 7.0
 
 
 def _state(step: int, size: int = 2000, frozen: float = _FROZEN) -> TrainState:
     """A state whose every value is its step's, but for what is frozen."""
-    params = {"decoder/kernel": jnp.full(size, step, jnp.float32)}
-    optimizer = optax.adam(1e-3).init(params)
-    plateau = reduce_on_plateau(1).init(jnp.zeros(()))
-    state = TrainState(
-        step=jnp.asarray(step, jnp.int32),
-        params=params,
-        frozen={"backbone/kernel": jnp.ones(size)},
-        statistics={"backbone/mean": jnp.full(3, step, jnp.float32)},
-        average={},
-        optimizer=optimizer,
-        plateau=plateau,
-    )
+    params = {"decoder/kernel": jnp.zeros(size)}
+    state = begun(params, {"backbone/mean": jnp.zeros(3)}, optax.adam(1e-3), patience=1)
     state = jax.tree.map(lambda leaf: jnp.full_like(leaf, step), state)
     return dataclasses.replace(state, frozen={"backbone/kernel": jnp.full(size, frozen)})
 

@@ -23,11 +23,11 @@ from jaxcrop.models.layers import BatchNorm, Conv
 from jaxcrop.models.primitives import widened
 from jaxcrop.training.losses import make_loss
 from jaxcrop.training.network import Network, values_of
-from jaxcrop.training.optimizer import adamw, reduce_on_plateau
+from jaxcrop.training.optimizer import adamw
 from jaxcrop.training.step import (
     Task,
-    TrainState,
     batch_gradient,
+    begun,
     make_cached_steps,
     make_eval_step,
     make_statistics_step,
@@ -68,15 +68,10 @@ def _begin(mesh, tune="full", dtype="float32", *, ema=None, spread=False, **sett
     parameters = network.names(nnx.Param)
     params = {n: values[n] for n in parameters if tune == "full" or n.startswith("decoder.")}
     optimizer = adamw(OptimizerConfig(**settings), dict.fromkeys(params, 1.0))
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        frozen={n: values[n] for n in parameters if n not in params},
-        statistics={n: values[n] for n in network.names(nnx.BatchStat)},
-        average={} if ema is None else jax.tree.map(jnp.copy, params),
-        optimizer=optimizer.init(params),
-        plateau=reduce_on_plateau(1).init(jnp.zeros(())),
-    )
+    statistics = {n: values[n] for n in network.names(nnx.BatchStat)}
+    frozen = {n: values[n] for n in parameters if n not in params}
+    state = begun(params, statistics, optimizer, patience=1, ema=ema)
+    state = dataclasses.replace(state, frozen=frozen)
     state = jax.device_put(state, placement(state, mesh, spread=spread))
     loss = make_loss(LossConfig(), np.ones(6, int))
     return Task(network, BANDS, dtype, loss, mesh), optimizer, state
