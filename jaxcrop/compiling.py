@@ -24,12 +24,17 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 """What JAX calls the end of a compilation."""
 
 
+def on_cpu() -> bool:
+    """Whether programs run on a CPU: on JAX's default backend, for which they are traced."""
+    return jax.default_backend() == "cpu"
+
+
 def compiled(function: Callable, *, remat: bool = False, **arguments: Any) -> Callable:
     """`function` compiled as `jax.jit` would with these arguments, for the default backend.
 
     `remat` says that it computes activations again (`jaxcrop.models.remat`).
     """
-    if jax.default_backend() == "cpu":
+    if on_cpu():
         _give_back_what_compiling_took()
         options = _CPU if remat else _CPU | _ORDER
         arguments["compiler_options"] = options | arguments.get("compiler_options", {})

@@ -46,6 +46,20 @@ def pytest_collection_modifyitems(items) -> None:
     items.sort(key=lambda item: item.path.name not in _LONG)
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def backend(request, monkeypatch) -> str:
+    """What the programs of a test are traced for: a CPU, or an accelerator.
+
+    An accelerator's ways to compute are plain XLA too: a CPU can say whether they are right.
+    """
+    import jax
+
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+    jax.clear_caches()  # what was traced for the other
+    yield request.param
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real Sentinel-2 files that lies beside the project where it is developed."""

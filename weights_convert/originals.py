@@ -4,6 +4,7 @@ Needs the `torch` extra, which is imported where it is used.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,11 +74,15 @@ def import_torchvision():
     try:
         import torch  # noqa: PLC0415
 
-        signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        for operator in ("nms", "qnms"):
-            if not hasattr(torch.ops.torchvision, operator):
+        try:
+            import torchvision  # noqa: PLC0415
+        except RuntimeError:  # beside a CPU build of torch
+            for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+                del sys.modules[name]
+            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            for operator in ("nms", "qnms"):
                 torch.library.define(f"torchvision::{operator}", signature)
-        import torchvision  # noqa: PLC0415
+            import torchvision  # noqa: PLC0415
     except ImportError as error:
         raise InputError(
             f"--against torch needs PyTorch's libraries ({error}): pip install 'jaxcrop[torch]'"

@@ -17,7 +17,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from jaxcrop.training.step import TrainState
 
 
 class Case(NamedTuple):
@@ -29,6 +34,7 @@ class Case(NamedTuple):
     batch: int
     size: int
     bands: int = 13
+    dtype: str = "float32"
 
 
 CASES = {
@@ -38,12 +44,20 @@ CASES = {
     "swin": Case("swin-v2-b", "linear", frozen=False, batch=4, size=256),
 }
 
-Step = Callable[[], None]
-"""One update of the model; returns when it is done."""
+Steps = Callable[[int], None]
+"""So many updates of the model, one after another; returns when they are done."""
 
 
-def our_step(case: Case) -> Step:
-    """The step of jaxcrop's training loop, without augmentation."""
+class Training(NamedTuple):
+    """What jaxcrop's training loop compiles, and the state that it begins in, on JAX's devices."""
+
+    update: Callable
+    state: "TrainState"
+    mesh: "Mesh"
+
+
+def our_training(case: Case, augmentation: str) -> Training:
+    """Training by AdamW and cross-entropy, from random weights."""
     import jax  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
     from flax import nnx  # noqa: PLC0415
@@ -52,20 +66,13 @@ def our_step(case: Case) -> Step:
     from jaxcrop.crops import NUM_CLASSES  # noqa: PLC0415
     from jaxcrop.data.augment import Augmentation  # noqa: PLC0415
     from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput  # noqa: PLC0415
-    from jaxcrop.data.reading import Batch  # noqa: PLC0415
-    from jaxcrop.mesh import data_mesh, placement, put_batch  # noqa: PLC0415
+    from jaxcrop.mesh import data_mesh, placement  # noqa: PLC0415
     from jaxcrop.models.segmenter import random_segmenter  # noqa: PLC0415
     from jaxcrop.training.groups import parameter_groups  # noqa: PLC0415
     from jaxcrop.training.losses import make_loss  # noqa: PLC0415
     from jaxcrop.training.network import values_of  # noqa: PLC0415
     from jaxcrop.training.optimizer import adamw  # noqa: PLC0415
-    from jaxcrop.training.step import (  # noqa: PLC0415
-        Task,
-        begun,
-        make_train_step,
-        make_update,
-        training_network,
-    )
+    from jaxcrop.training.step import Task, begun, make_update, training_network  # noqa: PLC0415
 
     tuning = TuningConfig(tune="frozen" if case.frozen else "full")
     model = random_segmenter(case.architecture, case.decoder, case.bands, NUM_CLASSES, seed=0)
@@ -80,55 +87,75 @@ def our_step(case: Case) -> Step:
     state = jax.device_put(state, placement(state, mesh, spread=False))
     bands = BandInput(SENTINEL2_BANDS[: case.bands], (0.0,) * 13, (10_000.0,) * 13, clip=False)
     loss = make_loss(LossConfig(), np.ones(NUM_CLASSES, int))
-    update = make_update(
-        Task(network, bands, "float32", loss, mesh), optimizer, augmentation=Augmentation("none")
-    )
+    task = Task(network, bands, case.dtype, loss, mesh)
+    update = make_update(task, optimizer, augmentation=Augmentation(augmentation))
+    return Training(update, state, mesh)
+
+
+def our_steps(case: Case) -> Steps:
+    """The steps of jaxcrop's training loop, without augmentation."""
+    import jax  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+
+    from jaxcrop.crops import NUM_CLASSES  # noqa: PLC0415
+    from jaxcrop.data.reading import Batch  # noqa: PLC0415
+    from jaxcrop.mesh import put_batch  # noqa: PLC0415
+    from jaxcrop.training.step import make_train_step  # noqa: PLC0415
+
+    update, state, mesh = our_training(case, "none")
     placed = jax.tree.map(lambda array: array.sharding, state)
     train_step, key = make_train_step(update, placed, mesh), jax.random.key(0)
 
     generator = np.random.default_rng(0)
     shape = (case.batch, case.size, case.size)
-    image = generator.integers(10_000, size=(*shape, case.bands)).astype(np.uint16)
-    label = generator.integers(NUM_CLASSES, size=shape).astype(np.uint8)
+    image = generator.integers(10_000, size=(*shape, case.bands), dtype=np.uint16)
+    label = generator.integers(NUM_CLASSES, size=shape, dtype=np.uint8)
     numbers = np.arange(case.batch, dtype=np.uint32)
     batch = put_batch(Batch(image, label, numbers), mesh, case.batch)
 
-    def step() -> None:
+    def steps(count: int) -> None:
         nonlocal state
-        state, value = train_step(state, batch, key)
+        for _ in range(count):
+            state, value = train_step(state, batch, key)
         jax.block_until_ready((state, value))
 
-    return step
+    return steps
 
 
-def their_step(case: Case, *, compiled: bool) -> Step:
-    """The step of PyTorch."""
+def their_steps(case: Case, *, compiled: bool, device: str = "cpu") -> Steps:
+    """The steps of PyTorch."""
     import torch  # noqa: PLC0415
 
     from jaxcrop.crops import IGNORE, NUM_CLASSES  # noqa: PLC0415
 
     torch.manual_seed(0)
-    model = their_model(case, NUM_CLASSES).to(memory_format=torch.channels_last)
+    torch.backends.cudnn.benchmark = True
+    model = their_model(case, NUM_CLASSES).to(device, memory_format=torch.channels_last)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     loss_of = torch.nn.CrossEntropyLoss(ignore_index=IGNORE)
     shape = (case.batch, case.size, case.size)
     image = torch.randn(case.batch, case.bands, case.size, case.size)
-    image = image.to(memory_format=torch.channels_last)
-    label = torch.randint(NUM_CLASSES, shape)
+    image = image.to(device, memory_format=torch.channels_last)
+    label = torch.randint(NUM_CLASSES, shape, device=device)
+    narrow = case.dtype != "float32"
 
     def loss() -> torch.Tensor:
-        return loss_of(model(image), label)
+        with torch.autocast(device, getattr(torch, case.dtype), enabled=narrow):
+            return loss_of(model(image), label)
 
     if compiled:
         loss = torch.compile(loss)
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss().backward()
-        optimizer.step()
+    def steps(count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad(set_to_none=True)
+            loss().backward()
+            optimizer.step()
+        if device != "cpu":
+            torch.cuda.synchronize()
 
-    return step
+    return steps
 
 
 def their_model(case: Case, num_classes: int):
@@ -179,21 +206,20 @@ def their_model(case: Case, num_classes: int):
 
 
 PEERS = {
-    "jaxcrop": our_step,
-    "eager": lambda case: their_step(case, compiled=False),
-    "compiled": lambda case: their_step(case, compiled=True),
+    "jaxcrop": our_steps,
+    "eager": lambda case: their_steps(case, compiled=False),
+    "compiled": lambda case: their_steps(case, compiled=True),
 }
 
 
 def work(case: str, peer: str) -> None:
     """Run a step for every line of the input; print its seconds, and the peak memory in MB."""
-    step = PEERS[peer](CASES[case])
-    for _ in range(2):
-        step()
+    steps = PEERS[peer](CASES[case])
+    steps(2)
     print("ready", flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
-        step()
+        steps(1)
         print(time.perf_counter() - began, flush=True)
     # Not getrusage: what it says of a child begins with the memory of its parent.
     status = Path("/proc/self/status").read_text()

@@ -1,7 +1,10 @@
 """Records to batches on the host: chips of the wanted bands, in an order fixed by the seed."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -247,18 +250,18 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yield the training batches of `steps`, counted from 0, as `sampling` composes them.
 
-    `rows` names, for a batch of so many chips, those that this process reads. Threads read ahead,
-    or as many processes as `workers` says; the batches are the same.
+    `rows` names, for a batch of so many chips, those that this process reads. They are read ahead,
+    in this process or in as many as `workers` says; the batches are the same.
     """
     keep_freed_memory()
 
     def batch(step: int) -> Batch:
         chosen = sampling.batch(step)
-        return stacked([chips[int(place)] for place in chosen[rows(len(chosen))]])
+        return stacked(chips, chosen[rows(len(chosen))].tolist())[1]
 
     first = chips[0]
     ahead = _READ_AHEAD // (sampling.batch_size * (first.image.nbytes + first.label.nbytes))
-    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=min(16, max(2, ahead)))
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=min(16, max(2, ahead)))
     batches = grain.MapDataset.source(steps).map(batch).to_iter_dataset(options)
     if workers:
         if not flags.FLAGS.is_parsed():  # grain asks for some, whether absl runs the program or not
@@ -267,16 +270,32 @@ def training_batches(
     return iter(batches)
 
 
-def stacked(chips: Sequence[Chip], size: int | None = None) -> Batch:
-    """Chips as a batch; up to `size`, all-ignored chips fill it up."""
-    size = len(chips) if size is None else size
-    image = np.zeros((size, *chips[0].image.shape), chips[0].image.dtype)
-    label = np.zeros((size, *chips[0].label.shape), chips[0].label.dtype)
+def stacked(
+    chips: Sequence[Chip], places: Sequence[int], size: int | None = None
+) -> tuple[tuple[str, ...], Batch]:
+    """The chips at these places as a batch, and their ids; up to `size`, all-ignored ones fill it.
+
+    Threads read them, each straight into the batch.
+    """
+    first, size = chips[places[0]], len(places) if size is None else size
+    image = np.zeros((size, *first.image.shape), first.image.dtype)
+    label = np.zeros((size, *first.label.shape), first.label.dtype)
     number = np.zeros(size, np.uint32)
-    for place, chip in enumerate(chips):
-        image[place], label[place] = chip.image, chip.label
-        number[place] = crc32(chip.chip_id.encode())
-    return Batch(image, label, number)
+
+    def put(row: int) -> str:
+        chip = chips[places[row]] if row else first
+        image[row], label[row] = chip.image, chip.label
+        number[row] = crc32(chip.chip_id.encode())
+        return chip.chip_id
+
+    ids = tuple(_readers().map(put, range(len(places))))
+    return ids, Batch(image, label, number)
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """The threads of this process that read chips: more than one, since disks make them wait."""
+    return ThreadPoolExecutor(min(16, max(4, os.cpu_count() or 1)), "chips")
 
 
 def evaluation_batches(
@@ -284,8 +303,7 @@ def evaluation_batches(
 ) -> Iterator[tuple[tuple[str, ...], Batch]]:
     """Every chip once, in order, with its id; all-ignored chips fill up the last batch."""
     for start in range(0, len(chips), batch_size):
-        group = [chips[i] for i in range(start, min(start + batch_size, len(chips)))]
-        yield tuple(chip.chip_id for chip in group), stacked(group, batch_size)
+        yield stacked(chips, range(start, min(start + batch_size, len(chips))), batch_size)
 
 
 _READ_AHEAD = 1 << 27

@@ -1,7 +1,9 @@
-"""2-D convolutions, computed as a CPU does them fast; accelerators have XLA's own.
+"""2-D convolutions, each computed in the way that is fast on what runs it.
 
 XLA's convolution on a CPU gathers the pixels around each one and multiplies them by the kernel. The
-ways here need fewer products or gather less. They differ from it by rounding alone.
+ways here need fewer products or gather less. An accelerator's are its library's, made for many
+channels: where there are few, the pixels of a 2x2 cell become the channels of one. All differ from
+the plain convolution by rounding alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,49 +14,47 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxcrop.compiling import on_cpu
 from jaxcrop.models.primitives import at_once, product, widened
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(
     x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], stride: int, padding: Padding
 ) -> Float[Array, "b h2 w2 o"]:
     """2-D convolution with `padding` zeros before and after each axis."""
+    if not on_cpu() and _cells_pay(x, kernel.shape, stride, padding):
+        return _in_cells(x, kernel, stride, padding)
+    return _convolve(x, kernel, stride, padding)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x, kernel, stride, padding):
     return _convolve_forward(x, kernel, stride, padding)[0]
 
 
 def _convolve_forward(x, kernel, stride, padding):
     x = jax.lax.optimization_barrier(x)
-    usual = partial(_as_usual, padding=padding, strides=(stride, stride))
-    way = _way(x, kernel.shape, padding) if stride == 1 else usual
-    return jax.lax.platform_dependent(x, kernel, cpu=way, default=usual), (x, kernel)
+    if on_cpu() and stride == 1:
+        return _way(x, kernel.shape, padding)(x, kernel), (x, kernel)
+    return _as_usual(x, kernel, padding, (stride, stride)), (x, kernel)
 
 
 def _convolve_backward(stride, padding, operands, slope):
     x, kernel = operands
     slope = jax.lax.optimization_barrier(slope)
-    usual = partial(_as_usual, padding=padding, strides=(stride, stride))
-    _, pull = jax.vjp(usual, x, kernel)
-    if stride > 1:
-        return at_once(*pull(slope))
-
-    def of_x(slope):
+    if on_cpu() and stride == 1:
         turned = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
         beyond = _beyond(kernel.shape, padding)
-        return _way(slope, turned.shape, beyond)(slope, turned)
-
-    of_kernel = partial(_kernel_gradient, size=kernel.shape[:2], padding=padding)
-    return at_once(
-        jax.lax.platform_dependent(slope, cpu=of_x, default=lambda slope: pull(slope)[0]),
-        jax.lax.platform_dependent(
-            x, slope, cpu=of_kernel, default=lambda x, slope: pull(slope)[1]
-        ),
-    )
+        of_x = _way(slope, turned.shape, beyond)(slope, turned)
+        return at_once(of_x, _kernel_gradient(x, slope, kernel.shape[:2], padding))
+    usual = partial(_as_usual, padding=padding, strides=(stride, stride))
+    _, pull = jax.vjp(usual, x, kernel)
+    return at_once(*pull(slope))
 
 
-convolve.defvjp(_convolve_forward, _convolve_backward)
+_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _way(x: Array, kernel_shape: Sequence[int], padding: Padding) -> Callable[..., Array]:
@@ -202,6 +202,65 @@ def _combinations(factors: Float[np.ndarray, "n k"], parts: Sequence[Array]) -> 
     return sums
 
 
+_FEW = 32
+"""Below so many channels a cell's four pixels fill an accelerator's units better than one."""
+
+
+def _cells_pay(x: Array, kernel_shape: Sequence[int], stride: int, padding: Padding) -> bool:
+    kh, kw, i, o = kernel_shape
+    same = padding == ((kh // 2,) * 2, (kw // 2,) * 2) and kh % 2 == kw % 2 == 1
+    whole = x.shape[1] % 2 == x.shape[2] % 2 == 0
+    return same and whole and i < _FEW and (stride == 2 or (stride == 1 and o < _FEW))
+
+
+def _in_cells(x, kernel, stride, padding):
+    """The convolution of cells of 2x2 pixels, each as one of four times the channels.
+
+    With stride 1 the output is made of cells as well. The kernel of cells holds each tap where it
+    falls, and zeros.
+    """
+    b, h, w, i = x.shape
+    kh, kw, _, o = kernel.shape
+    places = 2 // stride  # of the output in a cell, along an axis
+    (above, rows), (left, columns) = (
+        _cells_met(size, before, places)
+        for size, (before, _) in zip((kh, kw), padding, strict=True)
+    )
+
+    def of_place(row: int, column: int) -> Float[Array, "rows 2 columns 2 i o"]:
+        """The taps by the cells and the pixels in them that they meet from this place."""
+        taps = _beside(kernel, 0, 2 * above - padding[0][0] + row, 2 * rows)
+        taps = _beside(taps, 1, 2 * left - padding[1][0] + column, 2 * columns)
+        return taps.reshape(rows, 2, columns, 2, i, o)
+
+    places_of = [[of_place(row, column) for column in range(places)] for row in range(places)]
+    taps = jnp.stack([jnp.stack(line) for line in places_of])
+    taps = taps.transpose(2, 4, 3, 5, 6, 0, 1, 7).reshape(rows, columns, 4 * i, places**2 * o)
+    cells = x.reshape(b, h // 2, 2, w // 2, 2, i).swapaxes(2, 3).reshape(b, h // 2, w // 2, 4 * i)
+    # Channels in eights, as tensor cores take them.
+    cells, taps = _beside(cells, 3, 0, -(-4 * i // 8) * 8), _beside(taps, 2, 0, -(-4 * i // 8) * 8)
+    around = (above, rows - 1 - above), (left, columns - 1 - left)
+    if around[0][0] != around[0][1] or around[1][0] != around[1][1]:
+        # Libraries pad both sides alike, so XLA would make a padded copy of the cells.
+        cells = _beside(_beside(cells, 1, above, h // 2 + rows - 1), 2, left, w // 2 + columns - 1)
+        around = (0, 0), (0, 0)
+    found = _convolve(cells, taps, 1, around).reshape(b, h // 2, w // 2, places, places, o)
+    return found.swapaxes(2, 3).reshape(b, places * h // 2, places * w // 2, o)
+
+
+def _cells_met(size: int, before: int, places: int) -> tuple[int, int]:
+    """How many cells before its own a kernel reaches along an axis, and how many it meets."""
+    first, last = (-before) // 2, (places - 1 + size - 1 - before) // 2
+    return -first, last - first + 1
+
+
+def _beside(x: Array, axis: int, before: int, size: int) -> Array:
+    """`x` with zeros before it and after it, up to `size`, along an axis."""
+    sides = [(0, 0)] * x.ndim
+    sides[axis] = (before, size - before - x.shape[axis])
+    return jnp.pad(x, sides)
+
+
 def _sub_pixel(
     x: Float[Array, "b h w i"],
     kernel: Float[Array, "k k i o"],
@@ -211,19 +270,31 @@ def _sub_pixel(
 
     `taps` says which of the kernel's taps along an axis, added up, the first and the second
     position of a cell have on two pixels: the one before and its own, or its own and the one after.
+    An accelerator computes the four as one, over the pixels that any of them meets.
     """
     k, _, i, o = kernel.shape
     b, h, w, _ = x.shape
     flat = kernel.reshape(k * k, i * o)
 
-    def cell(row: int, column: int) -> Float[Array, "b h w o"]:
+    def kernel_of(row: int, column: int) -> Float[Array, "2 2 i o"]:
         both = np.einsum("ak,bl->abkl", taps[row], taps[column]).reshape(4, k * k)
         merged = jnp.matmul(both.astype(x.dtype), flat, precision="highest")
-        padding = ((1 - row, row), (1 - column, column))
-        return convolve(x, merged.reshape(2, 2, i, o), 1, padding)
+        return merged.reshape(2, 2, i, o)
 
-    rows = [jnp.stack([cell(row, 0), cell(row, 1)], axis=3) for row in (0, 1)]
-    return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o)
+    def cell(row: int, column: int) -> Float[Array, "b h w o"]:
+        return convolve(x, kernel_of(row, column), 1, ((1 - row, row), (1 - column, column)))
+
+    if on_cpu():
+        rows = [jnp.stack([cell(row, 0), cell(row, 1)], axis=3) for row in (0, 1)]
+        return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, o)
+    kernels = [
+        _beside(_beside(kernel_of(row, column), 0, row, 3), 1, column, 3)
+        for row in (0, 1)
+        for column in (0, 1)
+    ]
+    all_four = jnp.stack(kernels, axis=3).reshape(3, 3, i, 4 * o)
+    cells = convolve(x, all_four, 1, ((1, 1), (1, 1))).reshape(b, h, w, 2, 2, o)
+    return cells.swapaxes(2, 3).reshape(b, 2 * h, 2 * w, o)
 
 
 _UPSAMPLED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])

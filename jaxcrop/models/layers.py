@@ -157,7 +157,7 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             factor = scale * jax.lax.rsqrt(self.var[...] + self.epsilon)
             return (widened(x) * factor + (bias - self.mean[...] * factor)).astype(x.dtype)
-        x, mean, var = normalise_by_batch(x, scale, bias, self.epsilon)
+        x, mean, var = normalise_by_batch(x, scale, bias, self.mean[...], self.epsilon)
         count = x.size // x.shape[-1]
         unbiased = var * (count / max(count - 1, 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):

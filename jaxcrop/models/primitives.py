@@ -2,8 +2,9 @@
 
 Each function has its gradient written out. Barriers keep what makes the operands of a product or a
 convolution out of it: XLA would compute the whole chain of layers since the last one again for
-each user, and badly where an operand must be transposed. Sums over many values go in two steps,
-of which XLA vectorises the first and spreads it over the cores of a CPU.
+each user, and badly where an operand must be transposed. On a CPU, sums over many values go in two
+steps, of which XLA vectorises the first and spreads it over the cores. On an accelerator what
+counts is how often a large array is read.
 """
 
 from functools import partial
@@ -12,6 +13,8 @@ from math import gcd
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
+
+from jaxcrop.compiling import on_cpu
 
 _LANES, _ROWS = 128, 16
 """A row of so many numbers fills the vector units, and so many rows are summed at once."""
@@ -28,15 +31,21 @@ def at_once(*gradients: Array) -> tuple[Array, ...]:
     XLA leaves those of parameters for later, and what they are computed from in memory. Of several
     accelerators, each adds up such gradients with the others' while it goes on.
     """
-    return jax.lax.platform_dependent(
-        *gradients,
-        cpu=lambda *gradients: jax.lax.optimization_barrier(gradients),
-        default=lambda *gradients: gradients,
-    )
+    return jax.lax.optimization_barrier(gradients) if on_cpu() else gradients
+
+
+def once(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`x` as a CPU is to compute it, once for all that use it.
+
+    An accelerator computes what takes a pass over memory again within each user of it.
+    """
+    return jax.lax.optimization_barrier(x) if on_cpu() else x
 
 
 def channel_sums(x: Float[Array, "b *n c"]) -> Float[Array, " c"]:
     """The sum over all but the last axis."""
+    if not on_cpu():
+        return x.sum(axis=range(x.ndim - 1))
     b, *_, c = x.shape
     x = x.reshape(b, -1, c)
     count = x.shape[1]
@@ -48,8 +57,22 @@ def channel_sums(x: Float[Array, "b *n c"]) -> Float[Array, " c"]:
     return sums + x[:, whole:].reshape(-1, c).sum(axis=0) if whole < x.shape[1] else sums
 
 
+def _sums_at_once(*parts: Float[Array, "b *n c"]) -> tuple[Float[Array, " c"], ...]:
+    """The `channel_sums` of each; on an accelerator by one pass over what they are made of."""
+    if on_cpu():
+        return tuple(map(channel_sums, parts))
+
+    def added(sums, more):
+        return tuple(one + other for one, other in zip(sums, more, strict=True))
+
+    zeros = tuple(jnp.zeros((), part.dtype) for part in parts)
+    return tuple(jax.lax.reduce(parts, zeros, added, tuple(range(parts[0].ndim - 1))))
+
+
 def _row_means(x: Float[Array, "*n c"]) -> Float[Array, "*n 1"]:
     """The mean over the last axis."""
+    if not on_cpu():
+        return x.mean(axis=-1, keepdims=True)
     *leading, c = x.shape
     lanes = gcd(c, _ROWS)
     sums = x.reshape(*leading, c // lanes, lanes).sum(axis=-2)
@@ -95,6 +118,28 @@ def _product_backward(operands, slope):
 
 
 product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def joined(x: Float[Array, "*shape"], shortcut: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The end of a residual block: the sum, where it is positive.
+
+    Kept as it is, and its gradient too: what uses them would add up again, each for itself.
+    """
+    return jax.lax.optimization_barrier(jnp.maximum(x + shortcut, 0))
+
+
+def _joined_forward(x, shortcut):
+    sums = joined(x, shortcut)
+    return sums, sums
+
+
+def _joined_backward(sums, slope):
+    slope = jax.lax.optimization_barrier(jnp.where(sums > 0, slope, 0))
+    return slope, slope
+
+
+joined.defvjp(_joined_forward, _joined_backward)
 
 
 @jax.custom_vjp
@@ -171,20 +216,39 @@ def _first(triple: list[Array], largest: Array) -> UInt8[Array, "*shape"]:
     return jnp.where(triple[0] == largest, 0, last).astype(jnp.uint8)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def normalise_by_batch(
-    x: Float[Array, "b h w c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
+    x: Float[Array, "b h w c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    near: Float[Array, " c"],
+    epsilon: float,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, " c"], Float[Array, " c"]]:
-    """`x` normalised by its own statistics, and these: mean and biased variance of each channel."""
-    return _by_batch_forward(x, scale, bias, epsilon)[0]
+    """`x` normalised by its own statistics, and these: mean and biased variance of each channel.
+
+    `near` are means of earlier batches. The nearer they are, the smaller is the rounding; they have
+    no gradient.
+    """
+    return _by_batch_forward(x, scale, bias, near, epsilon)[0]
 
 
-def _by_batch_forward(x, scale, bias, epsilon):
-    x = jax.lax.optimization_barrier(x)
+def _statistics(
+    x: Float[Array, "b h w c"], near: Float[Array, " c"]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and biased variance of each channel; on an accelerator, by a single pass over `x`."""
     count = x.size // x.shape[-1]
+    if on_cpu():
+        mean = channel_sums(x) / count
+        return mean, channel_sums(jnp.square(x - mean)) / count
+    off = x - near
+    beyond, squares = (total / count for total in _sums_at_once(off, jnp.square(off)))
+    return near + beyond, jnp.maximum(squares - jnp.square(beyond), 0)
+
+
+def _by_batch_forward(x, scale, bias, near, epsilon):
+    x = once(x)
     wide = widened(x)
-    mean = channel_sums(wide) / count
-    var = channel_sums(jnp.square(wide - mean)) / count
+    mean, var = _statistics(wide, near)
     inverse = jax.lax.rsqrt(var + epsilon)
     factor = scale * inverse
     y = (wide * factor + (bias - mean * factor)).astype(x.dtype)
@@ -195,13 +259,13 @@ def _by_batch_backward(epsilon, kept, slopes):
     """The gradient of Ioffe and Szegedy 2015 (arXiv 1502.03167, section 3)."""
     del epsilon
     x, scale, mean, inverse = kept
-    slope = widened(jax.lax.optimization_barrier(slopes[0]))
+    slope = widened(once(slopes[0]))
     count = x.size // x.shape[-1]
     centred = widened(x) - mean
-    of_bias = channel_sums(slope)
-    of_scale = channel_sums(slope * centred) * inverse
+    of_bias, along = _sums_at_once(slope, slope * centred)
+    of_scale = along * inverse
     of_x = scale * inverse * (slope - of_bias / count - centred * (of_scale * inverse / count))
-    return at_once(of_x.astype(x.dtype), of_scale, of_bias)
+    return *at_once(of_x.astype(x.dtype), of_scale, of_bias), jnp.zeros_like(mean)
 
 
 normalise_by_batch.defvjp(_by_batch_forward, _by_batch_backward)

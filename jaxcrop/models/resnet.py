@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcrop.models.layers import BatchNorm, Conv
-from jaxcrop.models.primitives import max_pool
+from jaxcrop.models.primitives import joined, max_pool
 from jaxcrop.models.remat import Blockwise
 from jaxcrop.models.sizes import check_size
 
@@ -47,7 +47,7 @@ class BasicBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         shortcut = x if self.downsample is None else self.downsample(x)
         x = jax.nn.relu(self.bn1(self.conv1(x)))
-        return jax.nn.relu(self.bn2(self.conv2(x)) + shortcut)
+        return joined(self.bn2(self.conv2(x)), shortcut)
 
 
 class Bottleneck(nnx.Module):
@@ -69,7 +69,7 @@ class Bottleneck(nnx.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = jax.nn.relu(self.bn1(self.conv1(x)))
         x = jax.nn.relu(self.bn2(self.conv2(x)))
-        return jax.nn.relu(self.bn3(self.conv3(x)) + shortcut)
+        return joined(self.bn3(self.conv3(x)), shortcut)
 
 
 class ResNet(Blockwise):

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcrop.compiling import on_cpu
 from jaxcrop.config import TrainConfig
 from jaxcrop.crops import NUM_CLASSES
 from jaxcrop.data.bands import BandInput
@@ -143,7 +144,7 @@ class Worker:
             dtype=configs[0].device.compute_dtype,
             say=self.hint,
         )
-        together = jax.default_backend() != "cpu" or decoder == "linear"
+        together = not on_cpu() or decoder == "linear"
         outcomes = train_heads(jobs, model, bank, together=together, say=self.hint)
         for cell, job, outcome in zip(cells, jobs, outcomes, strict=True):
             if isinstance(outcome, InputError):

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
+from jaxcrop.compiling import on_cpu
 from jaxcrop.config import TrainConfig
 from jaxcrop.data.augment import Augmentation
 from jaxcrop.data.experiment import Experiment, Place
@@ -29,7 +30,7 @@ def keeps_maps(config: TrainConfig) -> bool:
     """
     wanted, alone = config.device.keep_maps, jax.process_count() == 1
     if wanted == "auto":
-        return alone and jax.default_backend() == "cpu" and not config.lacking_to_keep_maps
+        return alone and on_cpu() and not config.lacking_to_keep_maps
     if wanted == "on" and not alone:
         raise InputError("--keep-maps on needs a single process: leave it out")
     return wanted == "on"

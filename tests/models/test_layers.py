@@ -50,6 +50,7 @@ def test_conv_equals_torch(size, kernel, stride):
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5)])
 @pytest.mark.parametrize(("kernel", "padding"), [(2, 0), (4, 1)])
+@pytest.mark.usefixtures("backend")
 def test_conv_transpose_equals_torch(kernel, padding, shape):
     reference = torch.nn.ConvTranspose2d(5, 4, kernel, stride=2, padding=padding)
     layer = ConvTranspose(5, 4, kernel, rngs=nnx.Rngs(0))
@@ -83,6 +84,7 @@ def test_linear_equals_torch(use_bias):
 
 
 @pytest.mark.parametrize("epsilon", [1e-5, 1e-2])
+@pytest.mark.usefixtures("backend")
 def test_layer_norm_equals_torch(epsilon):
     """With values so small that the epsilon shows."""
     reference = torch.nn.LayerNorm(6, eps=epsilon)
@@ -96,21 +98,23 @@ def test_layer_norm_equals_torch(epsilon):
 
 
 @pytest.mark.parametrize("kind", [BatchNorm, partial(LayerNorm, epsilon=1e-5)])
+@pytest.mark.usefixtures("backend")
 def test_statistics_of_bfloat16_are_in_float32(kind):
     """Normalised as the same values in float32 are, and rounded once; a mean far from 0 shows it.
 
     bfloat16 holds eight bits: sums over 4096 values in it would be off by far more than one.
     """
-    layer = kind(64, rngs=nnx.Rngs(0))
+    layer, other = kind(64, rngs=nnx.Rngs(0)), kind(64, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).normal(20, 1, (4, 32, 32, 64)), jnp.bfloat16)
     got = layer(x)
     assert got.dtype == jnp.bfloat16
-    want = layer(x.astype(jnp.float32))
+    want = other(x.astype(jnp.float32))
     np.testing.assert_allclose(got.astype(jnp.float32), want, rtol=2**-8, atol=1e-6)
     for statistic in jax.tree.leaves(nnx.state(layer, nnx.BatchStat)):
         assert statistic.dtype == jnp.float32
 
 
+@pytest.mark.usefixtures("backend")
 def test_batch_norm_equals_torch():
     """Outputs in both modes and the running statistics, whose variance torch keeps unbiased."""
     reference = torch.nn.BatchNorm2d(3)

@@ -50,6 +50,7 @@ def test_maps_equal_torchvision(model, reference, size):
     assert_close(our_maps(model, image), their_maps(_torchvision_maps(reference), image), 1e-4)
 
 
+@pytest.mark.usefixtures("backend")
 def test_gradient_equals_torchvision(model, reference):
     """At 32 x 96 pixels, the last map of which has odd sides.
 

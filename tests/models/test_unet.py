@@ -18,6 +18,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("channels", [(8, 12, 16, 20, 24), (12, 16, 20, 24)])
+@pytest.mark.usefixtures("backend")
 def test_equal_to_smp(channels):
     """Over a pyramid from stride 2, and over one from stride 4: smp's first map has no channel."""
     torchvision()

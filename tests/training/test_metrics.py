@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from oracles import torchvision
 
 from jaxcrop.training.metrics import confusion_matrix, metrics
 
@@ -15,13 +16,7 @@ NAMES = ("accuracy", "f1", "precision", "recall", "jaccard")
 def torch_metrics():
     """The paper's collection: torchmetrics, micro and macro, on (label, prediction)."""
     torch = pytest.importorskip("torch")
-    for operator in ("nms", "qnms"):  # lets a CUDA torchvision import beside a CPU torch
-        try:
-            torch.library.define(
-                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou) -> Tensor"
-            )
-        except RuntimeError:
-            break  # declared already
+    torchvision()
     classification = pytest.importorskip("torchmetrics.classification")
     metric = {
         "accuracy": classification.MulticlassAccuracy,
