@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 from zlib import crc32
 
@@ -240,6 +242,28 @@ def open_records(folder: Path) -> Records:
     )
 
 
+class Spares:
+    """Images of batches that are done with, for others to be read into.
+
+    To write where no program has written takes the system longer than to read the chips.
+    """
+
+    def __init__(self):
+        self._images = SimpleQueue()
+
+    def give(self, image: UInt16[np.ndarray, "n *t h w b"]) -> None:
+        """Let another batch be read into this array."""
+        self._images.put(image)
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> UInt16[np.ndarray, "n *t h w b"]:
+        """An array given, or a new one: whatever it holds."""
+        with suppress(Empty):
+            image = self._images.get_nowait()
+            if image.shape == shape and image.dtype == dtype:
+                return image
+        return np.empty(shape, dtype)
+
+
 def training_batches(
     chips: Sequence[Chip],
     sampling: Sampling,
@@ -247,17 +271,18 @@ def training_batches(
     *,
     rows: Callable[[int], slice] = lambda chips: slice(None),
     workers: int = 0,
+    spares: Spares | None = None,
 ) -> Iterator[Batch]:
     """Yield the training batches of `steps`, counted from 0, as `sampling` composes them.
 
     `rows` names, for a batch of so many chips, those that this process reads. They are read ahead,
-    in this process or in as many as `workers` says; the batches are the same.
+    into `spares`, or by as many other processes as `workers` says; the batches are the same.
     """
     keep_freed_memory()
 
     def batch(step: int) -> Batch:
         chosen = sampling.batch(step)
-        return stacked(chips, chosen[rows(len(chosen))].tolist())[1]
+        return stacked(chips, chosen[rows(len(chosen))].tolist(), spares=spares)[1]
 
     first = chips[0]
     ahead = _READ_AHEAD // (sampling.batch_size * (first.image.nbytes + first.label.nbytes))
@@ -271,16 +296,21 @@ def training_batches(
 
 
 def stacked(
-    chips: Sequence[Chip], places: Sequence[int], size: int | None = None
+    chips: Sequence[Chip],
+    places: Sequence[int],
+    size: int | None = None,
+    *,
+    spares: Spares | None = None,
 ) -> tuple[tuple[str, ...], Batch]:
     """The chips at these places as a batch, and their ids; up to `size`, all-ignored ones fill it.
 
-    Threads read them, each straight into the batch.
+    Threads read them, each straight into the batch, which is one of `spares` if there are any.
     """
     first, size = chips[places[0]], len(places) if size is None else size
-    image = np.zeros((size, *first.image.shape), first.image.dtype)
+    image = (spares or Spares()).take((size, *first.image.shape), first.image.dtype)
     label = np.zeros((size, *first.label.shape), first.label.dtype)
     number = np.zeros(size, np.uint32)
+    image[len(places) :] = 0
 
     def put(row: int) -> str:
         chip = chips[places[row]] if row else first

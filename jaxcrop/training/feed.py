@@ -10,7 +10,14 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
 from jaxcrop.config import DeviceConfig
-from jaxcrop.data.reading import Batch, Chip, evaluation_batches, stacked, training_batches
+from jaxcrop.data.reading import (
+    Batch,
+    Chip,
+    Spares,
+    evaluation_batches,
+    stacked,
+    training_batches,
+)
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.mesh import local_rows, put_batch, put_everywhere
 from jaxcrop.training.step import TrainState
@@ -34,10 +41,23 @@ class ImageFeed:
 
     def training(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
         """The training batches of `steps`, read ahead."""
-        rows = local_rows(self.mesh)
-        batches = training_batches(self.chips, sampling, steps, rows=rows, workers=self.workers)
+        spares = None
+        if not self.workers and self.mesh.devices.flat[0].platform != "cpu":  # one reads in place
+            spares = Spares()
+        batches = training_batches(
+            self.chips,
+            sampling,
+            steps,
+            rows=local_rows(self.mesh),
+            workers=self.workers,
+            spares=spares,
+        )
         for step, batch in zip(steps, batches, strict=True):
-            yield put_batch(batch, self.mesh, sampling.size(step))
+            placed = put_batch(batch, self.mesh, sampling.size(step))
+            yield placed
+            if spares:
+                jax.block_until_ready(placed)
+                spares.give(batch.image)
 
     def plain(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
         """The same: images are augmented on the device."""

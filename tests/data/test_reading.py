@@ -5,8 +5,10 @@ from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import (
     InMonths,
     LeastCloudy,
+    Spares,
     evaluation_batches,
     find_records,
+    stacked,
     training_batches,
 )
 from jaxcrop.data.sampling import Sampling
@@ -41,6 +43,28 @@ def test_processes_together_read_what_one_alone_reads(chips):
         for rows in (slice(0, 2), slice(2, 4))
     ]
     assert [first + second for first, second in zip(*halves, strict=True)] == whole
+
+
+def test_batches_are_read_into_the_arrays_of_those_that_are_done_with(chips):
+    """The same batches, also those of a pass's smaller end, in a few arrays."""
+    sampling = Sampling(len(chips), 3, seed=4, how="replacement")
+    assert len(chips) % 3
+    alone = _marks(training_batches(chips, sampling, range(12)), 12)
+    spares, marks, arrays = Spares(), [], {}
+    for batch in training_batches(chips, sampling, range(12), spares=spares):
+        marks += _marks(iter([batch]), 1)
+        arrays[id(batch.image)] = batch.image
+        batch.image.fill(7)
+        spares.give(batch.image)
+    assert marks == alone
+    assert len(arrays) < 12
+
+
+def test_what_a_spare_array_held_is_gone(chips):
+    spares = Spares()
+    spares.give(np.full((5, *chips[0].image.shape), 7, np.uint16))
+    _, batch = stacked(chips, [0, 1], 5, spares=spares)
+    assert not batch.image[2:].any()
 
 
 def test_evaluation_fills_the_last_batch_with_ignored_chips(chips):
