@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flax import nnx
 
 from jaxcrop.errors import InputError
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.resnet import resnet18, resnet50, resnet152
 from jaxcrop.models.swin import swin_v2_b, swin_v2_t
 from jaxcrop.models.vit import vit_b14, vit_b16, vit_h14, vit_l16, vit_s14, vit_s16
@@ -29,7 +30,7 @@ A backbone maps an image (b, h, w, band) to feature maps, finest first, whose `c
 """
 
 
-def create_backbone(architecture: str, in_channels: int, *, rngs: nnx.Rngs) -> nnx.Module:
+def create_backbone(architecture: str, in_channels: int, *, rngs: Draws) -> nnx.Module:
     """Make a backbone for images of `in_channels` bands; raises InputError for an unknown name."""
     if architecture not in BACKBONES:
         raise InputError(f"unknown backbone {architecture!r}: choose one of {', '.join(BACKBONES)}")

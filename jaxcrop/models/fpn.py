@@ -7,16 +7,14 @@ from collections.abc import Sequence
 
 import jax
 from flax import nnx
-from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from jaxcrop.models.layers import Conv, ConvTranspose, kaiming_uniform_fan_in, logits_head
+from jaxcrop.models.draws import Draws, kaiming_uniform_fan_in, uniform_fan_in
+from jaxcrop.models.layers import Conv, ConvTranspose, logits_head
 from jaxcrop.models.remat import Blockwise
 
 WIDTH = 128
 """Channels of the pyramid and of everything after it."""
-
-_PYRAMID_INIT = initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class FeaturePyramid(nnx.Module):
@@ -26,14 +24,14 @@ class FeaturePyramid(nnx.Module):
     computed and trained; the others are there for a published file to fill completely.
     """
 
-    def __init__(self, channels: Sequence[int], *, rngs: nnx.Rngs):
+    def __init__(self, channels: Sequence[int], *, rngs: Draws):
         def conv(in_channels: int, kernel_size: int) -> Conv:
             return Conv(
                 in_channels,
                 WIDTH,
                 kernel_size,
                 use_bias=True,
-                kernel_init=_PYRAMID_INIT,
+                kernel_init=uniform_fan_in,
                 rngs=rngs,
             )
 
@@ -50,7 +48,7 @@ class FeaturePyramid(nnx.Module):
 class Upsample(nnx.Module):
     """3x3 convolution and a transposed 4x4 one that doubles the map, each followed by ReLU."""
 
-    def __init__(self, *, rngs: nnx.Rngs):
+    def __init__(self, *, rngs: Draws):
         self.conv = Conv(
             WIDTH, WIDTH, 3, use_bias=True, kernel_init=kaiming_uniform_fan_in, rngs=rngs
         )
@@ -69,7 +67,7 @@ class FPN(Blockwise):
 
     wants_pyramid = True
 
-    def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: Draws):
         self.fpn = FeaturePyramid(channels[-4:], rngs=rngs)
         self.upsample = nnx.List(Upsample(rngs=rngs) for _ in range(2))
         hidden = Conv(WIDTH, WIDTH, 3, use_bias=True, kernel_init=kaiming_uniform_fan_in, rngs=rngs)

@@ -7,10 +7,19 @@ makes the whole model compute in bfloat16. Statistics and softmax are taken in f
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn import initializers
 from jaxtyping import Array, Float
 
 from jaxcrop.models.convolutions import convolve, convolve_transposed
+from jaxcrop.models.draws import (
+    Draws,
+    Initializer,
+    kaiming_normal_fan_out,
+    kaiming_uniform_fan_in,
+    ones,
+    truncated_normal,
+    xavier_uniform,
+    zeros,
+)
 from jaxcrop.models.primitives import (
     add_bias,
     normalise_by_batch,
@@ -18,10 +27,6 @@ from jaxcrop.models.primitives import (
     product,
     widened,
 )
-
-kaiming_normal_fan_out = initializers.variance_scaling(2.0, "fan_out", "normal")
-kaiming_uniform_fan_in = initializers.variance_scaling(2.0, "fan_in", "uniform")
-truncated_normal = initializers.truncated_normal(0.02)
 
 
 class Conv(nnx.Module):
@@ -39,12 +44,12 @@ class Conv(nnx.Module):
         stride: int = 1,
         *,
         use_bias: bool = False,
-        kernel_init: initializers.Initializer = kaiming_normal_fan_out,
-        rngs: nnx.Rngs,
+        kernel_init: Initializer = kaiming_normal_fan_out,
+        rngs: Draws,
     ):
         shape = (kernel_size, kernel_size, in_channels, out_channels)
-        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
+        self.bias = nnx.Param(zeros(out_channels)) if use_bias else None
         self.stride = stride
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
@@ -65,12 +70,12 @@ class ConvTranspose(nnx.Module):
     product (weights_spec 5.4).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: Draws):
         if kernel_size not in (2, 4):
             raise ValueError(f"a ConvTranspose doubles its input with kernel 2 or 4: {kernel_size}")
         shape = (kernel_size, kernel_size, in_channels, out_channels)
-        self.kernel = nnx.Param(kaiming_normal_fan_out(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(out_channels))
+        self.kernel = nnx.Param(kaiming_normal_fan_out(rngs.params(), shape))
+        self.bias = nnx.Param(zeros(out_channels))
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
         kernel = self.kernel[...].astype(x.dtype)
@@ -86,10 +91,10 @@ class ConvTranspose(nnx.Module):
 class PatchEmbedding(nnx.Module):
     """Convolution of patches that do not overlap, with bias, computed as a matrix product."""
 
-    def __init__(self, in_channels: int, out_channels: int, patch_size: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, out_channels: int, patch_size: int, *, rngs: Draws):
         shape = (patch_size, patch_size, in_channels, out_channels)
-        self.kernel = nnx.Param(truncated_normal(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(out_channels))
+        self.kernel = nnx.Param(truncated_normal(rngs.params(), shape))
+        self.bias = nnx.Param(zeros(out_channels))
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
         kernel = self.kernel[...].astype(x.dtype)
@@ -103,12 +108,10 @@ class PatchEmbedding(nnx.Module):
 class Linear(nnx.Module):
     """Matrix product over the last axis; the kernel is (input, output)."""
 
-    def __init__(
-        self, in_features: int, out_features: int, *, use_bias: bool = True, rngs: nnx.Rngs
-    ):
+    def __init__(self, in_features: int, out_features: int, *, use_bias: bool = True, rngs: Draws):
         shape = (in_features, out_features)
-        self.kernel = nnx.Param(truncated_normal(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
+        self.kernel = nnx.Param(truncated_normal(rngs.params(), shape))
+        self.bias = nnx.Param(zeros(out_features)) if use_bias else None
 
     def __call__(self, x: Float[Array, "*n i"]) -> Float[Array, "*n o"]:
         x = product(x, self.kernel[...].astype(x.dtype))
@@ -121,10 +124,10 @@ class LayerNorm(nnx.Module):
     PyTorch's default is 1e-5, timm's ViTs have 1e-6.
     """
 
-    def __init__(self, channels: int, epsilon: float, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, epsilon: float, *, rngs: Draws):
         del rngs  # the same signature as every other layer
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.scale = nnx.Param(ones(channels))
+        self.bias = nnx.Param(zeros(channels))
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
@@ -143,12 +146,12 @@ class BatchNorm(nnx.Module):
     statistics. Under `jit` over a sharded batch the statistics are those of the global batch.
     """
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, rngs: Draws):
         del rngs  # the same signature as every other layer
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
-        self.mean = nnx.BatchStat(jnp.zeros(channels))
-        self.var = nnx.BatchStat(jnp.ones(channels))
+        self.scale = nnx.Param(ones(channels))
+        self.bias = nnx.Param(zeros(channels))
+        self.mean = nnx.BatchStat(zeros(channels))
+        self.var = nnx.BatchStat(ones(channels))
         self.epsilon = 1e-5
         self.use_running_average = False  # the attribute that NNX's train() and eval() switch
 
@@ -170,7 +173,7 @@ class BatchNorm(nnx.Module):
 class ConvNormRelu(nnx.Module):
     """Convolution without bias, batch normalisation, ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, rngs: Draws):
         self.conv = Conv(
             in_channels, out_channels, kernel_size, kernel_init=kaiming_uniform_fan_in, rngs=rngs
         )
@@ -180,13 +183,13 @@ class ConvNormRelu(nnx.Module):
         return jax.nn.relu(self.bn(self.conv(x)))
 
 
-def logits_head(in_channels: int, num_classes: int, kernel_size: int, *, rngs: nnx.Rngs) -> Conv:
+def logits_head(in_channels: int, num_classes: int, kernel_size: int, *, rngs: Draws) -> Conv:
     """The convolution at a decoder's end: with bias, and Xavier's initialisation as in smp."""
     return Conv(
         in_channels,
         num_classes,
         kernel_size,
         use_bias=True,
-        kernel_init=initializers.xavier_uniform(),
+        kernel_init=xavier_uniform,
         rngs=rngs,
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import Linear
 from jaxcrop.models.pyramid import resize
 
@@ -19,7 +20,7 @@ class LinearHead(nnx.Module):
 
     wants_pyramid = False
 
-    def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: Draws):
         self.classifiers = nnx.List(
             Linear(c, num_classes, use_bias=number == 0, rngs=rngs)
             for number, c in enumerate(channels)

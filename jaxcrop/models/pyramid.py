@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import BatchNorm, ConvTranspose
 
 
@@ -23,7 +24,7 @@ class PlainPyramid(nnx.Module):
     (arXiv 2106.08254) and MAE. The maps need an even height and width.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], *, rngs: nnx.Rngs):
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], *, rngs: Draws):
         first, second, *_ = channels
         self.up_first = ConvTranspose(first, first, 2, rngs=rngs)
         self.bn = BatchNorm(first, rngs=rngs)

@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import BatchNorm, Conv
 from jaxcrop.models.primitives import joined, max_pool
 from jaxcrop.models.remat import Blockwise
@@ -16,7 +17,7 @@ from jaxcrop.models.sizes import check_size
 class Downsample(nnx.Module):
     """The projection on a block's shortcut where its shape changes."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: Draws):
         self.conv = Conv(in_channels, out_channels, 1, stride, rngs=rngs)
         self.bn = BatchNorm(out_channels, rngs=rngs)
 
@@ -24,9 +25,7 @@ class Downsample(nnx.Module):
         return self.bn(self.conv(x))
 
 
-def _projection(
-    in_channels: int, out_channels: int, stride: int, rngs: nnx.Rngs
-) -> Downsample | None:
+def _projection(in_channels: int, out_channels: int, stride: int, rngs: Draws) -> Downsample | None:
     if stride == 1 and in_channels == out_channels:
         return None
     return Downsample(in_channels, out_channels, stride, rngs=rngs)
@@ -37,7 +36,7 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, width: int, stride: int, *, rngs: Draws):
         self.conv1 = Conv(in_channels, width, 3, stride, rngs=rngs)
         self.bn1 = BatchNorm(width, rngs=rngs)
         self.conv2 = Conv(width, width, 3, rngs=rngs)
@@ -55,7 +54,7 @@ class Bottleneck(nnx.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, width: int, stride: int, *, rngs: Draws):
         out_channels = width * self.expansion
         self.conv1 = Conv(in_channels, width, 1, rngs=rngs)
         self.bn1 = BatchNorm(width, rngs=rngs)
@@ -90,7 +89,7 @@ class ResNet(Blockwise):
         in_channels: int,
         *,
         width: int = 64,
-        rngs: nnx.Rngs,
+        rngs: Draws,
     ):
         self.conv1 = Conv(in_channels, width, 7, 2, rngs=rngs)
         self.bn1 = BatchNorm(width, rngs=rngs)

@@ -1,18 +1,17 @@
 """A backbone joined to a decoder: image in, logits out."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float
 
 from jaxcrop.errors import InputError
 from jaxcrop.models.backbones import create_backbone
 from jaxcrop.models.decoders import DECODERS
-from jaxcrop.models.keys import Keys
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.primitives import widened
 from jaxcrop.models.pyramid import PlainPyramid, resize
 from jaxcrop.models.sizes import padded, padded_size
@@ -100,7 +99,7 @@ def temporal_maximum(
 
 
 def create_segmenter(
-    architecture: str, decoder: str, in_channels: int, num_classes: int, *, rngs: nnx.Rngs
+    architecture: str, decoder: str, in_channels: int, num_classes: int, *, rngs: Draws
 ) -> Segmenter:
     """A segmenter with random weights; the paper's are "resnet50" with "unet" or "fpn".
 
@@ -122,36 +121,15 @@ def create_segmenter(
 def random_segmenter(
     architecture: str, decoder: str, in_channels: int, num_classes: int, *, seed: int
 ) -> Segmenter:
-    """The same model, its weights drawn by `seed` in one compiled program."""
-    return drawing(architecture, decoder, in_channels, num_classes)(seed)
-
-
-def drawing(
-    architecture: str, decoder: str, in_channels: int, num_classes: int
-) -> Callable[[int], Segmenter]:
-    """What draws such models by their seeds; it keeps the compiled program, of some 80 MB."""
-    arguments = architecture, decoder, in_channels, num_classes
-
-    # It runs a few times: compiling without optimisation takes 10 s, not 23 s, on two cores.
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    def draw(key: PRNGKeyArray) -> nnx.State:
-        model = create_segmenter(*arguments, rngs=Keys(key))
-        return nnx.state(model, (nnx.Param, nnx.BatchStat))
-
-    def drawn(seed: int) -> Segmenter:
-        model = abstract_segmenter(*arguments)
-        nnx.update(model, draw(jax.random.key(seed)))
-        return model
-
-    return drawn
+    """The same model with the weights that `seed` draws, on JAX's first device."""
+    model = create_segmenter(architecture, decoder, in_channels, num_classes, rngs=Draws(seed))
+    nnx.update(model, jax.device_put(nnx.state(model, (nnx.Param, nnx.BatchStat))))
+    return model
 
 
 def abstract_segmenter(
     architecture: str, decoder: str, in_channels: int, num_classes: int
 ) -> Segmenter:
     """The same model without values: names, shapes and types."""
-    return nnx.eval_shape(
-        lambda: create_segmenter(
-            architecture, decoder, in_channels, num_classes, rngs=Keys(jax.random.key(0))
-        )
-    )
+    arguments = architecture, decoder, in_channels, num_classes
+    return nnx.eval_shape(lambda: create_segmenter(*arguments, rngs=Draws(None)))

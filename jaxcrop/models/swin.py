@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int8, Int64
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding
 from jaxcrop.models.primitives import add_bias, product, widened
 from jaxcrop.models.remat import Blockwise
@@ -73,7 +74,7 @@ def window_regions(h: int, w: int, shift: Sequence[int]) -> Int8[np.ndarray, "wi
 class PositionBias(nnx.Module):
     """The two layers that turn an offset into a bias of each head: `fc1`, ReLU, `fc2`."""
 
-    def __init__(self, heads: int, *, rngs: nnx.Rngs):
+    def __init__(self, heads: int, *, rngs: Draws):
         self.fc1 = Linear(2, 512, rngs=rngs)
         self.fc2 = Linear(512, heads, use_bias=False, rngs=rngs)
 
@@ -89,10 +90,10 @@ class WindowAttention(nnx.Module):
     masked, and an axis of one window is not shifted.
     """
 
-    def __init__(self, channels: int, heads: int, *, shifted: bool, rngs: nnx.Rngs):
+    def __init__(self, channels: int, heads: int, *, shifted: bool, rngs: Draws):
         self.qkv = Linear(channels, 3 * channels, rngs=rngs)
         self.proj = Linear(channels, channels, rngs=rngs)
-        self.logit_scale = nnx.Param(jnp.full((heads, 1, 1), math.log(10), jnp.float32))
+        self.logit_scale = nnx.Param(np.full((heads, 1, 1), math.log(10), np.float32))
         self.cpb_mlp = PositionBias(heads, rngs=rngs)
         self.shift = WINDOW // 2 if shifted else 0
 
@@ -149,7 +150,7 @@ class Block(nnx.Module):
     is torchvision's evaluation.
     """
 
-    def __init__(self, channels: int, heads: int, *, shifted: bool, rngs: nnx.Rngs):
+    def __init__(self, channels: int, heads: int, *, shifted: bool, rngs: Draws):
         self.norm1 = LayerNorm(channels, EPSILON, rngs=rngs)
         self.attn = WindowAttention(channels, heads, shifted=shifted, rngs=rngs)
         self.norm2 = LayerNorm(channels, EPSILON, rngs=rngs)
@@ -163,7 +164,7 @@ class Block(nnx.Module):
 class PatchMerging(nnx.Module):
     """Halve a map and double its channels: 2x2 cells joined, reduced, then normalised (v2)."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, rngs: Draws):
         self.reduction = Linear(4 * channels, 2 * channels, use_bias=False, rngs=rngs)
         self.norm = LayerNorm(2 * channels, EPSILON, rngs=rngs)
 
@@ -193,7 +194,7 @@ class SwinTransformerV2(Blockwise):
         heads: Sequence[int],
         in_channels: int,
         *,
-        rngs: nnx.Rngs,
+        rngs: Draws,
     ):
         self.channels = tuple(channels * 2**stage for stage in range(4))
         self.patch_embed = PatchEmbedding(in_channels, channels, 4, rngs=rngs)

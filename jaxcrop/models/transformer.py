@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import Linear
 from jaxcrop.models.primitives import add_bias, at_once, channel_sums, product, widened
 
@@ -137,7 +138,7 @@ def _normal_share(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
 class Mlp(nnx.Module):
     """Two linear layers, four times as wide between them, with the exact (erf) GELU."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, rngs: Draws):
         self.fc1 = Linear(channels, 4 * channels, rngs=rngs)
         self.fc2 = Linear(4 * channels, channels, rngs=rngs)
 

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxcrop.models.convolutions import convolve, convolve_upsampled
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import ConvNormRelu, logits_head
 from jaxcrop.models.remat import Blockwise
 
@@ -21,7 +22,7 @@ class DecoderBlock(nnx.Module):
     The first convolution is computed as a sum over its two inputs, which are never made one.
     """
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, *, rngs: Draws):
         self.conv1 = ConvNormRelu(in_channels + skip_channels, out_channels, 3, rngs=rngs)
         self.conv2 = ConvNormRelu(out_channels, out_channels, 3, rngs=rngs)
 
@@ -46,7 +47,7 @@ class UNet(Blockwise):
 
     wants_pyramid = True
 
-    def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: Draws):
         deepest, *skips = reversed(channels)
         inputs = (deepest, *WIDTHS[:-1])
         skips += [0] * (len(WIDTHS) - len(skips))

@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import ConvNormRelu, LayerNorm, logits_head
 from jaxcrop.models.primitives import widened
 from jaxcrop.models.pyramid import resize
@@ -42,7 +43,7 @@ def average_pool(x: Float[Array, "b _h _w c"], size: int) -> Float[Array, "b siz
 class PyramidPooling(nnx.Module):
     """The map itself beside its averages over 1, 4, 9 and 36 bins, convolved into one."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, rngs: Draws):
         self.blocks = nnx.List(ConvNormRelu(channels, WIDTH, 1, rngs=rngs) for _ in POOLED_SIZES)
         self.fusion = ConvNormRelu(channels + len(POOLED_SIZES) * WIDTH, WIDTH, 3, rngs=rngs)
 
@@ -63,7 +64,7 @@ class UPerNet(Blockwise):
 
     wants_pyramid = True
 
-    def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: Sequence[int], num_classes: int, *, rngs: Draws):
         *laterals, deepest = channels[-4:]
         self.norms = nnx.List(LayerNorm(c, 1e-6, rngs=rngs) for c in channels[-4:])
         self.pooling = PyramidPooling(deepest, rngs=rngs)

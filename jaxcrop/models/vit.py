@@ -5,10 +5,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding, truncated_normal
+from jaxcrop.models.draws import Draws, truncated_normal
+from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding
 from jaxcrop.models.primitives import widened
 from jaxcrop.models.remat import Blockwise
 from jaxcrop.models.sizes import check_size
@@ -24,7 +26,7 @@ EPSILON = 1e-6
 class Attention(nnx.Module):
     """Multi-head self-attention; query, key and value come from one product, each head-major."""
 
-    def __init__(self, channels: int, heads: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, heads: int, *, rngs: Draws):
         self.qkv = Linear(channels, 3 * channels, rngs=rngs)
         self.proj = Linear(channels, channels, rngs=rngs)
         self.heads = heads
@@ -41,9 +43,9 @@ class Attention(nnx.Module):
 class LayerScale(nnx.Module):
     """A learned factor for each channel, by which a DINOv2 block multiplies its branches."""
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, rngs: Draws):
         del rngs  # the same signature as every other layer
-        self.gamma = nnx.Param(jnp.full(channels, 1e-5, jnp.float32))
+        self.gamma = nnx.Param(np.full(channels, 1e-5, np.float32))
 
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
         return (widened(x) * self.gamma[...]).astype(x.dtype)
@@ -52,7 +54,7 @@ class LayerScale(nnx.Module):
 class Block(nnx.Module):
     """Pre-norm transformer block; `layer_scale` asks for the factors of DINOv2."""
 
-    def __init__(self, channels: int, heads: int, *, layer_scale: bool, rngs: nnx.Rngs):
+    def __init__(self, channels: int, heads: int, *, layer_scale: bool, rngs: Draws):
         self.norm1 = LayerNorm(channels, EPSILON, rngs=rngs)
         self.attn = Attention(channels, heads, rngs=rngs)
         self.ls1 = LayerScale(channels, rngs=rngs) if layer_scale else None
@@ -101,14 +103,12 @@ class VisionTransformer(Blockwise):
         in_channels: int,
         *,
         layer_scale: bool = False,
-        rngs: nnx.Rngs,
+        rngs: Draws,
     ):
         tokens = 1 + (TRAINED_SIZE // patch_size) ** 2
         self.patch_embed = PatchEmbedding(in_channels, channels, patch_size, rngs=rngs)
-        self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, channels), jnp.float32))
-        self.pos_embed = nnx.Param(
-            truncated_normal(rngs.params(), (1, tokens, channels), jnp.float32)
-        )
+        self.cls_token = nnx.Param(truncated_normal(rngs.params(), (1, 1, channels)))
+        self.pos_embed = nnx.Param(truncated_normal(rngs.params(), (1, tokens, channels)))
         self.blocks = nnx.List(
             Block(channels, heads, layer_scale=layer_scale, rngs=rngs) for _ in range(depth)
         )

@@ -22,7 +22,7 @@ from jaxcrop.features.bank import FeatureBank
 from jaxcrop.features.maps import ChipSet, map_specs
 from jaxcrop.features.store import FeatureStore
 from jaxcrop.figures import TRUE_COLOUR, stretched
-from jaxcrop.models.segmenter import abstract_segmenter, drawing
+from jaxcrop.models.segmenter import abstract_segmenter, random_segmenter
 from jaxcrop.sweeps.cells import Cell, CellResult
 from jaxcrop.sweeps.folder import SweepFolder
 from jaxcrop.sweeps.heads import Job, head_values, train_heads
@@ -129,9 +129,9 @@ class Worker:
         records, beginning = found(configs[0])
         architecture, decoder = model_config.architecture, model_config.decoder
         arguments = architecture, decoder, len(beginning.band_input.bands), NUM_CLASSES
-        jobs, drawn = [], drawing(*arguments)
+        jobs = []
         for config in configs:
-            model = drawn(config.optimizer.seed)  # as a training run of this seed begins
+            model = random_segmenter(*arguments, seed=config.optimizer.seed)  # as a run begins
             beginning.fill(model)
             jobs.append(Job(config, experiment_of(config, records), head_values(model)))
         backbone = FrozenBackbone.of(

@@ -4,10 +4,11 @@ from flax import nnx
 
 from jaxcrop.errors import InputError
 from jaxcrop.models.backbones import BACKBONES, create_backbone
+from jaxcrop.models.draws import Draws
 
 
 def _abstract(architecture, in_channels):
-    return nnx.eval_shape(lambda: create_backbone(architecture, in_channels, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: create_backbone(architecture, in_channels, rngs=Draws(0)))
 
 
 @pytest.mark.parametrize(
@@ -62,4 +63,4 @@ def test_an_unsuitable_size_is_refused(architecture, multiple):
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(InputError, match="unknown backbone 'resnet34': choose one of resnet18,"):
-        create_backbone("resnet34", 3, rngs=nnx.Rngs(0))
+        create_backbone("resnet34", 3, rngs=Draws(0))

@@ -10,6 +10,7 @@ from made_up import fill, training_task
 from jaxcrop.models import segmenter
 from jaxcrop.models.backbones import BACKBONES, create_backbone
 from jaxcrop.models.decoders import DECODERS
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.pyramid import PlainPyramid
 from jaxcrop.models.segmenter import abstract_segmenter
 from jaxcrop.training.step import loss_and_gradient
@@ -30,7 +31,7 @@ class Known(nnx.Module):
 
 
 def _abstract_backbone(architecture):
-    backbone = nnx.eval_shape(lambda: create_backbone(architecture, 4, rngs=nnx.Rngs(0)))
+    backbone = nnx.eval_shape(lambda: create_backbone(architecture, 4, rngs=Draws(0)))
     backbone.eval()
     return backbone
 
@@ -65,8 +66,8 @@ def test_every_decoder_takes_the_maps_of_every_backbone(architecture, monkeypatc
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_decoder_computes_in_the_type_of_its_maps(decoder, dtype):
     def logits(maps):
-        neck = PlainPyramid((8,) * 4, (16,) * 4, rngs=nnx.Rngs(0))
-        return DECODERS[decoder]((8,) * 4, 6, rngs=nnx.Rngs(0))(neck(maps))
+        neck = PlainPyramid((8,) * 4, (16,) * 4, rngs=Draws(0))
+        return DECODERS[decoder]((8,) * 4, 6, rngs=Draws(0))(neck(maps))
 
     with jax.enable_x64(True):
         assert (

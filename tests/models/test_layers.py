@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import (
     BatchNorm,
     Conv,
@@ -42,7 +43,7 @@ def _fill(layer, reference, axes):
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
 def test_conv_equals_torch(size, kernel, stride):
     reference = torch.nn.Conv2d(5, 4, kernel, stride, padding=kernel // 2)
-    layer = Conv(5, 4, kernel, stride, use_bias=True, rngs=nnx.Rngs(0))
+    layer = Conv(5, 4, kernel, stride, use_bias=True, rngs=Draws(0))
     _fill(layer, reference, (2, 3, 1, 0))
     x = torch.randn(2, 5, size, size + 3)
     np.testing.assert_allclose(_run(layer, x), _nhwc(reference(x)), atol=1e-5)
@@ -53,7 +54,7 @@ def test_conv_equals_torch(size, kernel, stride):
 @pytest.mark.usefixtures("backend")
 def test_conv_transpose_equals_torch(kernel, padding, shape):
     reference = torch.nn.ConvTranspose2d(5, 4, kernel, stride=2, padding=padding)
-    layer = ConvTranspose(5, 4, kernel, rngs=nnx.Rngs(0))
+    layer = ConvTranspose(5, 4, kernel, rngs=Draws(0))
     _fill(layer, reference, (2, 3, 0, 1))
     x = torch.randn(2, 5, *shape)
     np.testing.assert_allclose(_run(layer, x), _nhwc(reference(x)), atol=1e-5)
@@ -61,13 +62,13 @@ def test_conv_transpose_equals_torch(kernel, padding, shape):
 
 def test_conv_transpose_refuses_other_kernels():
     with pytest.raises(ValueError, match="kernel 2 or 4: 3"):
-        ConvTranspose(5, 4, 3, rngs=nnx.Rngs(0))
+        ConvTranspose(5, 4, 3, rngs=Draws(0))
 
 
 @pytest.mark.parametrize("patch", [4, 14])
 def test_patch_embedding_equals_torch(patch):
     reference = torch.nn.Conv2d(3, 6, patch, stride=patch)
-    layer = PatchEmbedding(3, 6, patch, rngs=nnx.Rngs(0))
+    layer = PatchEmbedding(3, 6, patch, rngs=Draws(0))
     _fill(layer, reference, (2, 3, 1, 0))
     x = torch.randn(2, 3, 2 * patch, 3 * patch)
     np.testing.assert_allclose(_run(layer, x), _nhwc(reference(x)), atol=1e-5)
@@ -76,7 +77,7 @@ def test_patch_embedding_equals_torch(patch):
 @pytest.mark.parametrize("use_bias", [False, True])
 def test_linear_equals_torch(use_bias):
     reference = torch.nn.Linear(5, 7, bias=use_bias)
-    layer = Linear(5, 7, use_bias=use_bias, rngs=nnx.Rngs(0))
+    layer = Linear(5, 7, use_bias=use_bias, rngs=Draws(0))
     _fill(layer, reference, (1, 0))
     x = torch.randn(2, 3, 5)
     want = reference(x).detach().numpy()
@@ -90,7 +91,7 @@ def test_layer_norm_equals_torch(epsilon):
     reference = torch.nn.LayerNorm(6, eps=epsilon)
     torch.nn.init.normal_(reference.weight)
     torch.nn.init.normal_(reference.bias)
-    layer = LayerNorm(6, epsilon, rngs=nnx.Rngs(0))
+    layer = LayerNorm(6, epsilon, rngs=Draws(0))
     _fill(layer, reference, (0,))
     x = 3 + 0.01 * torch.randn(2, 3, 6)
     want = reference(x).detach().numpy()
@@ -104,7 +105,7 @@ def test_statistics_of_bfloat16_are_in_float32(kind):
 
     bfloat16 holds eight bits: sums over 4096 values in it would be off by far more than one.
     """
-    layer, other = kind(64, rngs=nnx.Rngs(0)), kind(64, rngs=nnx.Rngs(0))
+    layer, other = kind(64, rngs=Draws(0)), kind(64, rngs=Draws(0))
     x = jnp.asarray(np.random.default_rng(0).normal(20, 1, (4, 32, 32, 64)), jnp.bfloat16)
     got = layer(x)
     assert got.dtype == jnp.bfloat16
@@ -120,7 +121,7 @@ def test_batch_norm_equals_torch():
     reference = torch.nn.BatchNorm2d(3)
     torch.nn.init.normal_(reference.weight)
     torch.nn.init.normal_(reference.bias)
-    layer = BatchNorm(3, rngs=nnx.Rngs(0))
+    layer = BatchNorm(3, rngs=Draws(0))
     _fill(layer, reference, (0,))
     for seed in range(3):
         x = 2 + 3 * torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(seed))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from flax import nnx
 from made_up import nchw, nhwc
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.linear import LinearHead
 
 torch = pytest.importorskip("torch")
@@ -19,7 +19,7 @@ def test_equal_to_a_1x1_convolution_of_the_resized_maps(sizes):
         rng.normal(size=(2, *size, c)).astype(np.float32)
         for size, c in zip(sizes, channels, strict=True)
     ]
-    model = LinearHead(channels, 6, rngs=nnx.Rngs(0))
+    model = LinearHead(channels, 6, rngs=Draws(0))
     model.classifiers[0].bias[...] = rng.normal(size=6).astype(np.float32)
 
     kernel = np.concatenate([classifier.kernel[...] for classifier in model.classifiers])

@@ -4,6 +4,7 @@ from flax import nnx
 from made_up import nchw, nhwc, untransposed
 from oracles import randomise
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.pyramid import PlainPyramid, resize
 
 torch = pytest.importorskip("torch")
@@ -32,7 +33,7 @@ def test_plain_pyramid_equals_the_layers_of_beit():
         }
     )
     randomise(layers, seed=0)
-    model = nnx.eval_shape(lambda: PlainPyramid((8,) * 4, (16,) * 4, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: PlainPyramid((8,) * 4, (16,) * 4, rngs=Draws(0)))
     names = [
         (r"^first\.0\.", "up_first."),
         (r"^first\.1\.", "bn."),

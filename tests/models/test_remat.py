@@ -10,6 +10,7 @@ from flax import nnx
 from made_up import fill, training_task
 
 from jaxcrop.compiling import compiled
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.fpn import FPN
 from jaxcrop.models.linear import LinearHead
 from jaxcrop.models.resnet import BasicBlock, ResNet
@@ -28,7 +29,7 @@ VIT = partial(VisionTransformer, 8, 64, 4, 4)
 
 def _model(backbone, decoder, remat):
     def create() -> Segmenter:
-        rngs = nnx.Rngs(0)
+        rngs = Draws(0)
         made = backbone(3, rngs=rngs)
         return Segmenter(made, None, decoder(made.channels, 6, rngs=rngs))
 

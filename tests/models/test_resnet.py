@@ -15,6 +15,7 @@ from side_by_side import (
     their_maps,
 )
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.resnet import resnet18, resnet50
 
 NAMES = [(r"downsample\.0", "downsample.conv"), (r"downsample\.1", "downsample.bn")]
@@ -40,7 +41,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def model(reference):
-    abstract = nnx.eval_shape(lambda: resnet18(3, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: resnet18(3, rngs=Draws(0)))
     return copy_weights(reference, abstract, NAMES, dropped=r"fc\.")
 
 
@@ -63,7 +64,7 @@ def test_gradient_equals_torchvision(model, reference):
 def test_bottlenecks_equal_timm():
     reference = timm().create_model("resnet50", features_only=True)
     randomise(reference, seed=1)
-    abstract = nnx.eval_shape(lambda: resnet50(3, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: resnet50(3, rngs=Draws(0)))
     model = copy_weights(reference, abstract, NAMES)
     image = image_of(96, 64)
     want = their_maps(lambda x: [y.permute(0, 2, 3, 1) for y in reference(x)], image)

@@ -16,6 +16,7 @@ from jaxcrop.config import OptimizerConfig
 from jaxcrop.errors import InputError
 from jaxcrop.models.backbones import BACKBONES
 from jaxcrop.models.decoders import DECODERS
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.linear import LinearHead
 from jaxcrop.models.pyramid import resize
 from jaxcrop.models.segmenter import Segmenter, abstract_segmenter
@@ -205,7 +206,7 @@ class Pooled(nnx.Module):
 
 @pytest.fixture
 def simple():
-    model = Segmenter(Pooled(), None, LinearHead((3, 3), 6, rngs=nnx.Rngs(0)))
+    model = Segmenter(Pooled(), None, LinearHead((3, 3), 6, rngs=Draws(0)))
     fill(model)
     return model
 

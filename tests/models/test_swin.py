@@ -19,6 +19,7 @@ from side_by_side import (
     their_maps,
 )
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.swin import (
     SwinTransformerV2,
     relative_coords_table,
@@ -55,7 +56,7 @@ def _attentions(reference):
 
 
 def _ours(reference, make):
-    abstract = nnx.eval_shape(lambda: make(3, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: make(3, rngs=Draws(0)))
     return copy_weights(reference, abstract, NAMES, BUFFERS_AND_CLASSIFIER)
 
 

@@ -3,6 +3,7 @@ from flax import nnx
 from made_up import nchw, nhwc, pyramid
 from oracles import randomise, torchvision
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.unet import WIDTHS, UNet
 
 torch = pytest.importorskip("torch")
@@ -32,7 +33,7 @@ def test_equal_to_smp(channels):
         }
     )
     randomise(reference, seed=0)
-    model = nnx.eval_shape(lambda: UNet(channels, 6, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: UNet(channels, 6, rngs=Draws(0)))
     copy_weights(reference, model, NAMES)
     model.eval()
 

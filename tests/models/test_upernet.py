@@ -4,6 +4,7 @@ from flax import nnx
 from made_up import nchw, nhwc, pyramid
 from oracles import randomise, torchvision
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.upernet import UPerNet, average_pool
 
 torch = pytest.importorskip("torch")
@@ -43,7 +44,7 @@ def test_equal_to_smp(training):
         }
     )
     randomise(reference, seed=0)
-    model = nnx.eval_shape(lambda: UPerNet(channels, 6, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: UPerNet(channels, 6, rngs=Draws(0)))
     copy_weights(reference, model, NAMES)
     reference.train(training)
     model.train() if training else model.eval()

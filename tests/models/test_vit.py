@@ -16,6 +16,7 @@ from side_by_side import (
     their_maps_and_gradient,
 )
 
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.vit import VisionTransformer, vit_s16
 
 torch = pytest.importorskip("torch")
@@ -52,7 +53,7 @@ def _timm_maps(reference):
 
 def _ours(reference, make):
     names = [(r"patch_embed\.proj", "patch_embed")]
-    return copy_weights(reference, nnx.eval_shape(lambda: make(3, rngs=nnx.Rngs(0))), names)
+    return copy_weights(reference, nnx.eval_shape(lambda: make(3, rngs=Draws(0))), names)
 
 
 @pytest.fixture(scope="module")

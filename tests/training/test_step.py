@@ -19,6 +19,7 @@ from jaxcrop.config import LossConfig, OptimizerConfig, TuningConfig
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
 from jaxcrop.mesh import data_mesh, placement, put_batch, put_everywhere
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import BatchNorm, Conv
 from jaxcrop.models.primitives import widened
 from jaxcrop.training.losses import make_loss
@@ -42,7 +43,7 @@ BANDS = BandInput(("B04", "B08"), (0.0, 0.0), (3000.0, 5000.0), clip=False)
 class Tiny(nnx.Module):
     """Two convolutions with batch normalisation: a backbone, and a decoder to the logits."""
 
-    def __init__(self, *, rngs: nnx.Rngs):
+    def __init__(self, *, rngs: Draws):
         self.backbone = nnx.Sequential(Conv(2, 8, 3, rngs=rngs), BatchNorm(8, rngs=rngs))
         self.decoder = nnx.Sequential(
             Conv(8, 6, 3, rngs=rngs), BatchNorm(6, rngs=rngs), Conv(6, 6, 1, rngs=rngs)
@@ -62,7 +63,7 @@ def _batch(seed, size=4):
 
 def _begin(mesh, tune="full", dtype="float32", *, ema=None, spread=False, **settings):
     """A task, its optimiser and the state it begins in; `settings` are of the optimiser."""
-    model = Tiny(rngs=nnx.Rngs(0))
+    model = Tiny(rngs=Draws(0))
     network = training_network(model, TuningConfig(tune=tune))
     values = values_of(model)
     parameters = network.names(nnx.Param)
@@ -182,7 +183,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole():
 
 
 def _in_eval_mode():
-    model = Tiny(rngs=nnx.Rngs(0))
+    model = Tiny(rngs=Draws(0))
     model.eval()
     return Network.of(model)
 
@@ -271,7 +272,7 @@ def test_frozen_means_frozen(tune):
 
 
 def test_the_papers_frozen_backbone_moves_its_statistics():
-    model = Tiny(rngs=nnx.Rngs(0))
+    model = Tiny(rngs=Draws(0))
     network = training_network(model, TuningConfig(frozen_batchnorm="update"))
     module = network.module(values_of(model))
     before = values_of(model)["backbone.layers.1.mean"]

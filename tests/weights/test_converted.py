@@ -5,6 +5,7 @@ from flax import nnx
 
 from jaxcrop.data.bands import BandInput
 from jaxcrop.errors import InputError
+from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import BatchNorm, Conv
 from jaxcrop.weights import load_converted, load_weights, read_manifest
 from jaxcrop.weights.converted import save_converted
@@ -26,7 +27,7 @@ class Tiny(nnx.Module):
 
 
 def tiny(in_channels, head="head"):
-    return Tiny(in_channels, head, rngs=nnx.Rngs(0))
+    return Tiny(in_channels, head, rngs=Draws(0))
 
 
 def manifest(family="ssl4eo", in_channels=3):
