@@ -331,6 +331,7 @@ _RANGES = (
     ("batchnorm_batches", lambda value: value >= 0, "0 or more"),
     ("plateau_patience", lambda value: value >= 0, "0 or more"),
     ("workers", lambda value: value >= 0, "0 or more"),
+    ("seed", lambda value: value >= 0, "0 or more"),
     ("learning_rate", lambda value: value > 0, "above 0"),
     ("clip_norm", lambda value: value > 0, "above 0"),
     ("stage_decay", lambda value: value > 0, "above 0"),

@@ -70,6 +70,7 @@ def test_batches_of_16_chips_set_the_statistics_or_as_many_as_asked_for(
         ({"accumulate": 3}, "--accumulate 3 does not divide --batch-size 16"),
         ({"coordinator": "a:1"}, "come together"),
         ({"ema": 1.0}, "--ema must be from 0 to below 1, not 1.0"),
+        ({"seed": -1}, "--seed must be 0 or more, not -1"),
         ({"learning_rate": float("nan")}, "--learning-rate must be above 0"),
         ({"clip_norm": 0.0}, "--clip-norm must be above 0"),
         ({"tune": "Full"}, "--tune must be one of frozen, full, .*, not Full"),
