@@ -14,6 +14,11 @@ def _nhwc(tensor):
     return tensor.detach().permute(0, 2, 3, 1).numpy()
 
 
+def _assert_near(found, right, share):
+    """Within this share of the largest value."""
+    np.testing.assert_allclose(found, right, atol=share * np.abs(right).max(), rtol=0)
+
+
 @pytest.mark.parametrize(
     ("channels", "kernel", "stride", "size"),
     [
@@ -49,13 +54,9 @@ def test_convolve_equals_torch(channels, kernel, stride, size):
         ours,
     )
     of_x, of_kernel = pull(jnp.asarray(_nhwc(slope), jnp.float32))
-    pairs = (
-        (got, _nhwc(want)),
-        (of_x, _nhwc(x.grad)),
-        (of_kernel, weight.grad.permute(2, 3, 1, 0).numpy()),
-    )
-    for found, right in pairs:
-        np.testing.assert_allclose(found, right, atol=1e-5 * np.abs(right).max(), rtol=0)
+    _assert_near(got, _nhwc(want), 1e-5)
+    _assert_near(of_x, _nhwc(x.grad), 1e-5)
+    _assert_near(of_kernel, weight.grad.permute(2, 3, 1, 0).numpy(), 1e-5)
 
 
 @pytest.mark.parametrize("width", [16, 18])
@@ -88,13 +89,9 @@ def test_convolve_upsampled_equals_torch(shape, channels):
     kernel = jnp.asarray(weight.detach().permute(2, 3, 1, 0).numpy())
     got, pull = jax.vjp(convolve_upsampled, jnp.asarray(_nhwc(x)), kernel)
     of_x, of_kernel = pull(jnp.asarray(_nhwc(slope)))
-    pairs = (
-        (got, _nhwc(want)),
-        (of_x, _nhwc(x.grad)),
-        (of_kernel, weight.grad.permute(2, 3, 1, 0).numpy()),
-    )
-    for found, right in pairs:
-        np.testing.assert_allclose(found, right, atol=3e-6 * np.abs(right).max(), rtol=0)
+    _assert_near(got, _nhwc(want), 3e-6)
+    _assert_near(of_x, _nhwc(x.grad), 3e-6)
+    _assert_near(of_kernel, weight.grad.permute(2, 3, 1, 0).numpy(), 3e-6)
 
 
 @pytest.mark.parametrize("channels", [255, 256])
