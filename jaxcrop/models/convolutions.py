@@ -244,8 +244,14 @@ def _in_cells(x, kernel, stride, padding):
         # Libraries pad both sides alike, so XLA would make a padded copy of the cells.
         cells = _beside(_beside(cells, 1, above, h // 2 + rows - 1), 2, left, w // 2 + columns - 1)
         around = (0, 0), (0, 0)
-    found = _convolve(cells, taps, 1, around).reshape(b, h // 2, w // 2, places, places, o)
-    return found.swapaxes(2, 3).reshape(b, places * h // 2, places * w // 2, o)
+    return _spread(_convolve(cells, taps, 1, around), places)
+
+
+def _spread(cells: Float[Array, "b h w p*p*o"], places: int) -> Float[Array, "b p*h p*w o"]:
+    """The pixels of cells, `places` to a side, that lie in their channels."""
+    b, h, w, c = cells.shape
+    pixels = cells.reshape(b, h, w, places, places, c // places**2).swapaxes(2, 3)
+    return pixels.reshape(b, places * h, places * w, c // places**2)
 
 
 def _cells_met(size: int, before: int, places: int) -> tuple[int, int]:
@@ -293,8 +299,7 @@ def _sub_pixel(
         for column in (0, 1)
     ]
     all_four = jnp.stack(kernels, axis=3).reshape(3, 3, i, 4 * o)
-    cells = convolve(x, all_four, 1, ((1, 1), (1, 1))).reshape(b, h, w, 2, 2, o)
-    return cells.swapaxes(2, 3).reshape(b, 2 * h, 2 * w, o)
+    return _spread(convolve(x, all_four, 1, ((1, 1), (1, 1))), 2)
 
 
 _UPSAMPLED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
