@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def pytest_collection_modifyitems(items) -> None:
     xdist's own order, files of many tests first, would do the opposite: --no-loadscope-reorder.
     """
     items.sort(key=lambda item: item.path.name not in _LONG)
+
+
+@pytest.fixture(autouse=True)
+def _torch_draws_alike():
+    """What PyTorch draws in a test is not for the tests to decide that ran before it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(params=["cpu", "gpu"])
