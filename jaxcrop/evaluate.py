@@ -29,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_input_error():
         config = tyro.cli(EvaluateConfig, args=argv, prog="python -m jaxcrop.evaluate")
         # Heavy imports wait until the arguments are known to be right: --help answers at once.
+        from jaxcrop.config import DeviceConfig  # noqa: PLC0415
+        from jaxcrop.mesh import prepare_devices  # noqa: PLC0415
         from jaxcrop.trained import load_run  # noqa: PLC0415
 
+        prepare_devices(DeviceConfig())
         load_run(config.run, config.checkpoint).evaluate(config.split, batch_size=config.batch_size)
 
 

@@ -3,10 +3,11 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from itertools import chain, pairwise
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +18,8 @@ from jaxcrop.config import DeviceConfig
 from jaxcrop.data.reading import Batch
 from jaxcrop.errors import InputError
 from jaxcrop.weights.download import cache_dir
+
+T = TypeVar("T")
 
 _SMALLEST_SPREAD = 2**14
 """Arrays of fewer elements are copied to every device: fetching them would take longer."""
@@ -139,8 +142,21 @@ def fitting_batch_size(wanted: int, chips: int, mesh: Mesh) -> int:
 
 
 def evaluation_batch_size(wanted: int, chips: int, mesh: Mesh) -> int:
-    """About the batch size `wanted`, but no more than all chips need: a multiple of the devices."""
-    return -(-min(wanted, chips) // mesh.size) * mesh.size
+    """The batch size, up to about `wanted`, by which so many chips take the least time.
+
+    A multiple of the devices: a batch is taken to cost what its chips do, those that fill up the
+    last one among them, and one chip of each device more.
+    """
+    sizes = range(mesh.size, wanted + mesh.size, mesh.size)
+    return min(sizes, key=lambda size: (-(-chips // size) * (size + mesh.size), -size))
+
+
+def one_behind(begun: Iterable[T]) -> Iterator[T]:
+    """Each thing that the devices have begun to compute, when the next has been begun as well.
+
+    Whoever waits for one does not keep the devices waiting.
+    """
+    return (one for one, _ in pairwise(chain(begun, [None])))
 
 
 def local_rows(mesh: Mesh) -> Callable[[int], slice]:

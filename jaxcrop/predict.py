@@ -48,10 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def predict(config: PredictConfig) -> None:
     """Map `config.scene` by the trained model of `config.run`; print the area of each crop."""
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
+    from jaxcrop.config import DeviceConfig  # noqa: PLC0415
     from jaxcrop.figures import check_picture_path, map_figure, save_figure  # noqa: PLC0415
+    from jaxcrop.mesh import prepare_devices  # noqa: PLC0415
     from jaxcrop.trained import load_run  # noqa: PLC0415
     from jaxcrop.training.logging import progress_line  # noqa: PLC0415
 
+    prepare_devices(DeviceConfig())
     trained = load_run(config.run, config.checkpoint)
     if config.picture is not None:
         check_picture_path(config.picture)

@@ -5,9 +5,11 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt16, UInt32
 
 from jaxcrop.data.bands import BandInput
+from jaxcrop.data.sampling import Sampling
 
 
 def normalise(image: UInt16[Array, "n h w b"], band_input: BandInput) -> Float[Array, "n h w b"]:
@@ -137,6 +139,24 @@ class Augmentation:
     ) -> Int[Array, " {chips}"]:
         """The view, 1 to `views`, in which each chip of a step's batch is seen."""
         return jax.random.randint(jax.random.fold_in(key, step), (chips,), 1, self.views + 1)
+
+    def views_by_step(
+        self, key: PRNGKeyArray, sampling: Sampling, steps: range
+    ) -> dict[int, Int[np.ndarray, " n"]]:
+        """`drawn_views` of the batches of these steps on the host, by step; none without views.
+
+        Drawn all at once, before any step runs: between two, the draw would wait for the first.
+        """
+        if self.how != "views":
+            return {}
+        by_size: dict[int, list[int]] = {}
+        for step in steps:
+            by_size.setdefault(sampling.size(step), []).append(step)
+        views = {}
+        for size, alike in by_size.items():
+            drawn = jax.vmap(lambda step: self.drawn_views(key, step, size))  # noqa: B023 -- called at once
+            views |= zip(alike, np.asarray(drawn(np.array(alike))), strict=True)
+        return views
 
 
 FRESH = Augmentation()

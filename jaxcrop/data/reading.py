@@ -162,7 +162,8 @@ class Records:
         dates: LeastCloudy | InMonths = LeastCloudy(),
     ) -> Sequence[Chip]:
         """The chips at these places, each a split and a position in it, as `chips` gives them."""
-        return self._chips(_Places({s: self.raw(s) for s, _ in places}, places), band_input, dates)
+        sources = {split: self.raw(split) for split in {split for split, _ in places}}
+        return self._chips(_Places(sources, places), band_input, dates)
 
     def _chips(self, source, band_input: BandInput, dates: LeastCloudy | InMonths):
         indices = list(band_input.indices(self.bands, str(self.folder)))

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from jaxcrop.compiling import shared
 from jaxcrop.data.bands import BandInput
@@ -20,7 +19,7 @@ from jaxcrop.data.reading import Batch, Chip, Records, evaluation_batches
 from jaxcrop.errors import InputError
 from jaxcrop.features.backbones import AS_THEY_ARE, FrozenBackbone, View, seen
 from jaxcrop.features.store import FeatureStore, Spec
-from jaxcrop.mesh import data_mesh, put_batch, put_everywhere
+from jaxcrop.mesh import data_mesh, one_behind, put_batch, put_everywhere
 
 _LAYOUT = 1
 """Counts up when features are computed otherwise, so that older entries are left alone."""
@@ -113,7 +112,9 @@ def feature_maps(
     def compute(placed: FrozenBackbone, ids: Sequence[str], batch: Batch, mesh: Mesh) -> dict:
         keys = view.keys(batch.number)
         on_devices = put_batch(batch, mesh, len(ids))
-        maps, label = shared(_maps, "dtype")(placed, on_devices, keys, dtype)
+        # Two programs: what the backbone makes of images is compiled once, whatever the view.
+        image, label = shared(seen, "band_input")(on_devices, keys, backbone.band_input)
+        maps = shared(_maps, "dtype")(placed, image, dtype)
         return {"label": label} | {f"map{k}": x for k, x in enumerate(maps)}
 
     arrays = store.arrays(
@@ -168,7 +169,7 @@ def over_chips(
         for ids, batch in evaluation_batches(chips.chips(backbone.band_input), size)
     )
     done = 0
-    for (count, arrays), _ in pairwise(chain(begun, [None])):
+    for count, arrays in one_behind(begun):
         yield _finished(backbone, count, arrays)
         done += count
         if progress:
@@ -188,7 +189,6 @@ def _finished(backbone: FrozenBackbone, count: int, arrays: dict) -> dict[str, n
 
 
 def _maps(
-    backbone: FrozenBackbone, batch: Batch, keys: PRNGKeyArray | None, dtype: str
-) -> tuple[tuple[Float[Array, "n _h _w _c"], ...], UInt8[Array, "n h w"]]:
-    image, label = seen(batch, keys, backbone.band_input)
-    return tuple(x.astype(dtype) for x in backbone.maps(image)), label
+    backbone: FrozenBackbone, image: Float[Array, "n h w band"], dtype: str
+) -> tuple[Float[Array, "n _h _w _c"], ...]:
+    return tuple(x.astype(dtype) for x in backbone.maps(image))

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -21,14 +23,22 @@ from jaxcrop.data.experiment import Experiment, Place
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
 from jaxcrop.features.bank import ArraysInTurn, FeatureBank
-from jaxcrop.mesh import data_mesh, evaluation_batch_size, split_over
+from jaxcrop.mesh import data_mesh, one_behind, split_over
 from jaxcrop.models.segmenter import Head, Segmenter
 from jaxcrop.training.evaluation import Evaluation, collected
 from jaxcrop.training.losses import Loss, class_weights
 from jaxcrop.training.network import Network, Values, statistics_of, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.runs import predicted_classes
-from jaxcrop.training.step import TrainState, advanced, averaged, begun, evaluated, in_type
+from jaxcrop.training.step import (
+    EvalResult,
+    TrainState,
+    advanced,
+    averaged,
+    begun,
+    evaluated,
+    in_type,
+)
 
 Maps = tuple[Float[Array, "heads n _h _w _c"], ...]
 
@@ -211,10 +221,15 @@ def _train(
     )
     rates, weights = _spread((rates.astype(np.float32), weights), programs.mesh)
     augmentation = Augmentation(config.augmentation, config.views)
-    keys = [jax.random.key(job.config.optimizer.seed) for job in jobs]
     best: list[tuple[float, Values]] = [(math.inf, {})] * len(jobs)
     faults: dict[int, InputError] = {}
     samplings, done, last = [job.sampling for job in jobs], 0, jobs[0].last
+    views = [
+        augmentation.views_by_step(
+            jax.random.key(job.config.optimizer.seed), job.sampling, range(last)
+        )
+        for job in jobs
+    ]
     chips = [job.experiment.places("train") for job in jobs]
     training: list[Float[Array, " heads"]] = []
     feed = _Feed(bank, programs.mesh)
@@ -225,11 +240,7 @@ def _train(
                 [places[k] for k in sampling.batch(step)]
                 for places, sampling in zip(chips, samplings, strict=True)
             ]
-            views = None
-            if augmentation.how == "views":
-                count = len(chosen[0])
-                views = [np.asarray(augmentation.drawn_views(key, step, count)) for key in keys]
-            maps, label = feed.batch(chosen, views)
+            maps, label = feed.batch(chosen, [of_head.get(step) for of_head in views])
             state, loss = programs.update(state, rates, weights, maps, label)
             feed.read_by(loss)
             training.append(loss)
@@ -251,8 +262,8 @@ def _train(
         if number in faults:
             outcomes.append(faults[number])
             continue
-        found = _evaluate(job, "test", values, feed, programs, size=size, pictures=_SHOWN)
-        outcomes.append(Trained(found, losses[number]))
+        found = one_behind(_results(job, "test", values, feed, programs, size=size))
+        outcomes.append(Trained(collected(found, _SHOWN), losses[number]))
     return outcomes
 
 
@@ -282,41 +293,33 @@ def _validate(
             feed.read_by(statistics)
         state = dataclasses.replace(state, statistics=statistics)
     by_batch = config.scoring.validation_loss == "batches"
+
+    def results():
+        for number, job in enumerate(jobs):
+            values, size = _of_head(state.model, number), sampling.batch_size
+            for result in _results(job, "validation", values, feed, programs, size=size):
+                yield number, result
+
     losses = []
-    for number, job in enumerate(jobs):
-        wanted, chips = sampling.batch_size, len(job.experiment.places("validation"))
-        size = (
-            min(wanted, chips) if by_batch else evaluation_batch_size(wanted, chips, programs.mesh)
-        )
-        values = _of_head(state.model, number)
-        found = _evaluate(job, "validation", values, feed, programs, size=size)
+    for _, of_head in groupby(one_behind(results()), key=itemgetter(0)):
+        found = collected(result for _, result in of_head)
         losses.append(found.batch_loss if by_batch else found.loss)
     plateau = programs.lower(state.plateau, np.array(losses, np.float32))
     return dataclasses.replace(state, plateau=plateau), losses
 
 
-def _evaluate(
-    job: Job,
-    split: str,
-    values: Values,
-    feed: _Feed,
-    programs: _Programs,
-    *,
-    size: int,
-    pictures: int = 0,
-) -> Evaluation:
+def _results(
+    job: Job, split: str, values: Values, feed: _Feed, programs: _Programs, *, size: int
+) -> Iterator[tuple[tuple[str, ...], EvalResult, UInt8[Array, "n h w"]]]:
+    """What the head of these values makes of a split's chips, `size` at a time, as it begins."""
     places = job.experiment.places(split)
     classes = predicted_classes(job.config.scoring.predict, job.experiment.classes)
-
-    def results():
-        for start in range(0, len(places), size):
-            group = places[start : start + size]
-            ids = tuple(chip_id for _, chip_id in group)
-            found = programs.evaluate(values, *feed.batch([group], size=size), classes)
-            feed.read_by(found)
-            yield ids, *found
-
-    return collected(results(), pictures)
+    size = min(size, len(places))
+    for start in range(0, len(places), size):
+        group = places[start : start + size]
+        found = programs.evaluate(values, *feed.batch([group], size=size), classes)
+        feed.read_by(found)
+        yield tuple(chip_id for _, chip_id in group), *found
 
 
 def _not_finite(job: Job, step: int) -> InputError:

@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Float64, Int64, UInt8
 
 from jaxcrop.data.reading import Batch
+from jaxcrop.mesh import one_behind
 from jaxcrop.training.metrics import metrics
 from jaxcrop.training.network import Values
 from jaxcrop.training.step import EvalResult
@@ -49,10 +50,11 @@ def evaluate_chips(
     """Evaluate the model of these values on `batches` of chips, each with the chips' ids.
 
     Chips beyond the ids fill up a batch and count nowhere. Keeps the predictions of the first
-    `pictures` chips, as far as this process computes them. A batch is done with before the next is
-    asked for.
+    `pictures` chips, as far as this process computes them. A batch is done with before the next but
+    one is asked for.
     """
-    return collected(((ids, *eval_step(values, batch)) for ids, batch in batches), pictures)
+    results = ((ids, *eval_step(values, batch)) for ids, batch in batches)
+    return collected(one_behind(results), pictures)
 
 
 def collected(

@@ -85,11 +85,11 @@ class MapFeed:
 
     def training(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
         """The training batches of `steps`, each chip in the view that the step draws."""
+        views = self._augmentation.views_by_step(self._key, sampling, steps)
         for step in steps:
-            rows, views = sampling.batch(step), None
-            if self._augmentation.how == "views":
-                views = np.asarray(self._augmentation.drawn_views(self._key, step, len(rows)))
-            yield self._batch(self._viewed, [self._train[k] for k in rows], len(rows), views)
+            rows = sampling.batch(step)
+            places = [self._train[k] for k in rows]
+            yield self._batch(self._viewed, places, len(rows), views.get(step))
 
     def plain(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
         """The batches of `steps`, each chip as it is."""

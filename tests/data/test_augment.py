@@ -7,8 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcrop.data.augment import Box, Flips, augment, crop_resize_flip, normalise, random_box
+from jaxcrop.data.augment import (
+    Augmentation,
+    Box,
+    Flips,
+    augment,
+    crop_resize_flip,
+    normalise,
+    random_box,
+)
 from jaxcrop.data.bands import BandInput
+from jaxcrop.data.sampling import Sampling
 
 
 @pytest.fixture
@@ -82,3 +91,19 @@ def test_normalise_shifts_divides_and_clips():
     np.testing.assert_array_equal(np.ravel(normalise(pixel, two)), [-0.5, 0.5])
     clipped = normalise(pixel, dataclasses.replace(two, clip=True))
     np.testing.assert_array_equal(np.ravel(clipped), [0, 0.5])
+
+
+@pytest.mark.parametrize("how", ["shuffled", "replacement"])
+def test_views_drawn_at_once_are_those_of_each_step(how):
+    """Also of batches that hold what is left of a pass."""
+    views, key, sampling = Augmentation("views", 4), jax.random.key(3), Sampling(7, 3, 0, how)
+    found = views.views_by_step(key, sampling, range(2, 9))
+    assert set(found) == set(range(2, 9))
+    assert set(np.concatenate(list(found.values()))) == {1, 2, 3, 4}
+    for step in range(2, 9):
+        want = views.drawn_views(key, step, len(sampling.batch(step)))
+        np.testing.assert_array_equal(found[step], want)
+
+
+def test_nothing_is_drawn_without_views():
+    assert not Augmentation("none").views_by_step(jax.random.key(0), Sampling(7, 3, 0), range(5))

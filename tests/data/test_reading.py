@@ -5,6 +5,7 @@ from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import (
     InMonths,
     LeastCloudy,
+    Records,
     Spares,
     evaluation_batches,
     find_records,
@@ -65,6 +66,22 @@ def test_what_a_spare_array_held_is_gone(chips):
     spares.give(np.full((5, *chips[0].image.shape), 7, np.uint16))
     _, batch = stacked(chips, [0, 1], 5, spares=spares)
     assert not batch.image[2:].any()
+
+
+def test_records_are_opened_once_for_all_places(synthetic_records, monkeypatch):
+    opened = []
+
+    def told(records, split):
+        opened.append(split)
+        return raw(records, split)
+
+    raw = Records.raw
+    monkeypatch.setattr(Records, "raw", told)
+    places = [("test", 0), ("train", 1), ("train", 0), ("train", 2)]
+    chips = synthetic_records.chips_at(places, ONE_BAND)
+    assert sorted(opened) == ["test", "train"]
+    found = [chip.chip_id for chip in chips]
+    assert found == [raw(synthetic_records, s)[at]["chip_id"].decode() for s, at in places]
 
 
 def test_evaluation_fills_the_last_batch_with_ignored_chips(chips):
