@@ -87,7 +87,7 @@ class Validator:
             after = self._statistics(values | statistics, batch, jnp.asarray(k))
             jax.block_until_ready(statistics)  # the batch before may lie where the next one will
             statistics = after
-        return statistics
+        return jax.block_until_ready(statistics)
 
 
 def finite(loss: float, name: str, step: int) -> float:

@@ -1,12 +1,21 @@
 """Runs on kept maps are those on images, whose backbone is run in every step."""
 
+import time
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import io_callback
 from launching import logged
 
 from jaxcrop.config import TrainConfig
+from jaxcrop.data.index import index_of
+from jaxcrop.data.splits import write_lists
 from jaxcrop.errors import InputError
 from jaxcrop.features import maps
+from jaxcrop.training import loop, validation
+from jaxcrop.training.kept_maps import MapFeed
 from jaxcrop.training.loop import train
 from jaxcrop.training.network import values_of
 from jaxcrop.training.runs import create_model, start_run
@@ -76,6 +85,48 @@ def test_a_run_goes_on_to_the_bit(tmp_path, synthetic_records):
     assert logged(whole.folder) == logged(parts.folder)
     want, found = _values(whole), _values(parts)
     assert all(np.array_equal(want[name], found[name]) for name in want)
+
+
+def test_arrays_are_filled_when_what_reads_them_is_done(tmp_path, synthetic_records, monkeypatch):
+    """Whichever programs follow each other: statistics, validation and steps are slow here."""
+    computed, early = [], []
+
+    @jax.jit
+    def late(tree):
+        wait = io_callback(lambda: time.sleep(0.1) or np.float32(0), jnp.float32(0))
+        return jax.lax.optimization_barrier((tree, wait))[0]
+
+    def slow(make):
+        def made(*arguments, **how):
+            step = make(*arguments, **how)
+
+            def run(*operands):
+                computed.append(late(step(*operands)))
+                return computed[-1]
+
+            return run
+
+        return made
+
+    def told(feed, *arguments):
+        early.extend(x for result in computed[:-1] for x in jax.tree.leaves(result) if not ready(x))
+        return batch(feed, *arguments)
+
+    def ready(array):
+        return array.is_deleted() or array.is_ready()
+
+    batch = MapFeed._batch
+    monkeypatch.setattr(MapFeed, "_batch", told)
+    monkeypatch.setattr(validation, "make_statistics_step", slow(validation.make_statistics_step))
+    monkeypatch.setattr(validation, "make_eval_step", slow(validation.make_eval_step))
+    monkeypatch.setattr(loop, "make_train_step", slow(loop.make_train_step))
+    ids = sorted(index_of(synthetic_records).chip_id.tolist())
+    parts = {"train": ids[:4], "validation": ids[4:8], "test": ids[8:]}
+    write_lists({name: tuple(part) for name, part in parts.items()}, tmp_path / "lists")
+    settings = {"budget": None, "splits": str(tmp_path / "lists"), "batchnorm_batches": 2}
+    _train(tmp_path / "run", synthetic_records, decoder="unet", **settings)
+    assert len(computed) == 4 + 2 * (2 + 2)
+    assert not early
 
 
 def test_the_backbone_is_run_once_for_each_chip_and_view(tmp_path, synthetic_records, monkeypatch):
