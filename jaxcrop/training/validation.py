@@ -87,6 +87,7 @@ class Validator:
             after = self._statistics(values | statistics, batch, jnp.asarray(k))
             jax.block_until_ready(statistics)  # the batch before may lie where the next one will
             statistics = after
+        # What is validated second may lie where the last of these batches does.
         return jax.block_until_ready(statistics)
 
 
