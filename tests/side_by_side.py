@@ -59,14 +59,9 @@ def nchw(image):
     return torch.from_numpy(np.ascontiguousarray(image.transpose(0, 3, 1, 2)))
 
 
-def _compiled(function: Callable) -> Callable:
-    """`jax.jit` with less effort: these programs run once, and take longer to compile than run."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def our_maps(model: nnx.Module, image) -> list[np.ndarray]:
     definition, state = nnx.split(model)
-    maps = _compiled(lambda state, image: nnx.merge(definition, state)(image))(state, image)
+    maps = jax.jit(lambda state, image: nnx.merge(definition, state)(image))(state, image)
     return [np.asarray(x) for x in maps]
 
 
@@ -74,7 +69,7 @@ def our_maps_and_gradient(model: nnx.Module, image) -> tuple[list[np.ndarray], n
     """The maps, and the gradient of their weighted sum by the image."""
     definition, state = nnx.split(model)
 
-    @_compiled
+    @jax.jit
     def compute(state, image):
         state = jax.tree.map(lambda leaf: leaf.astype(image.dtype), state)
         maps, pull = jax.vjp(nnx.merge(definition, state), image)

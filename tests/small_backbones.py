@@ -1,14 +1,10 @@
-"""Tiny backbones under the names of large ones, for tests of what is done with a model.
-
-They are compiled in haste, since they compute in less time than they take to be compiled well.
-"""
+"""Tiny backbones under the names of large ones, for tests of what is done with a model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from unittest import mock
 
-from jaxcrop import compiling
 from jaxcrop.models.backbones import BACKBONES
 from jaxcrop.models.resnet import BasicBlock, ResNet
 from jaxcrop.models.swin import SwinTransformerV2
@@ -20,11 +16,9 @@ SMALL = {
     "swin-v2-t": partial(SwinTransformerV2, 32, (1, 1, 2, 1), (1, 2, 4, 8)),
 }
 
-HASTY = {"xla_backend_optimization_level": 0}
-
 
 @contextmanager
 def small_backbones() -> Iterator[None]:
     """A block in which they stand for the architectures of their names."""
-    with mock.patch.dict(BACKBONES, SMALL), mock.patch.dict(compiling._CPU, HASTY):
+    with mock.patch.dict(BACKBONES, SMALL):
         yield

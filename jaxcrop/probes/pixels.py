@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int, Int32, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 
 from jaxcrop.compiling import shared
-from jaxcrop.data.augment import augment
 from jaxcrop.data.reading import Batch
 from jaxcrop.features.backbones import AS_THEY_ARE, FrozenBackbone, View, seen
 from jaxcrop.features.maps import IN_MEMORY, ChipSet, Progress, about, over_chips
@@ -55,12 +54,14 @@ def pixel_features(
 
     def compute(placed: FrozenBackbone, ids: Sequence[str], batch: Batch, mesh: Mesh) -> dict:
         keys = view.keys(batch.number)
-        label = batch.label if keys is None else np.asarray(_augmented_labels(keys, batch.label))
+        # Two programs, as for whole maps: the backbone is compiled once, whatever the view.
+        on_devices = put_batch(batch, mesh, len(ids))
+        image, label = shared(seen, "band_input")(on_devices, keys, backbone.band_input)
         names = [f"{chip_id} {view.about}" for chip_id in ids]
-        sampled = [sample_pixels(*of_chip, pixels) for of_chip in zip(label, names, strict=True)]
+        of_chips = zip(np.asarray(label), names, strict=True)
+        sampled = [sample_pixels(label, name, pixels) for label, name in of_chips]
         sampled = SampledPixels(*map(np.stack, zip(*sampled, strict=True)))
-        placed_batch = put_batch(batch, mesh, len(ids))
-        columns = shared(_columns, "dtype")(placed, placed_batch, keys, sampled.place, dtype)
+        columns = shared(_columns, "dtype")(placed, image, sampled.place, dtype)
         return {"features": columns} | sampled._asdict()
 
     arrays = store.arrays(
@@ -73,19 +74,12 @@ def pixel_features(
     return PixelFeatures(**arrays)
 
 
-@jax.jit
-def _augmented_labels(keys: PRNGKeyArray, label: UInt8[Array, "n h w"]) -> UInt8[Array, "n h w"]:
-    return augment(keys, jnp.zeros((*label.shape, 1)), label)[1]
-
-
 def _columns(
     backbone: FrozenBackbone,
-    batch: Batch,
-    keys: PRNGKeyArray | None,
+    image: Float[Array, "n h w band"],
     place: Int[Array, "n pixels"],
     dtype: str,
 ) -> Float[Array, "n pixels c"]:
-    image, _ = seen(batch, keys, backbone.band_input)
     height, width = image.shape[1:3]
     maps = backbone.maps(image)
     return hypercolumns(maps, place // width, place % width, backbone.padded(height, width)).astype(

@@ -54,9 +54,8 @@ def _gradient(backbone, decoder, *, remat, lora):
         total = task.loss.weight(jnp.asarray(label))
         return loss_and_gradient(task, params, rest, image, label, total=total)
 
-    # Quickly compiled: what is kept is decided before. Both in the order of what recomputes.
-    options = {"xla_backend_optimization_level": 0}
-    program = compiled(step, remat=True, compiler_options=options).lower(params, rest).compile()
+    # Both in the order of what recomputes.
+    program = compiled(step, remat=True).lower(params, rest).compile()
     memory = program.memory_analysis().temp_size_in_bytes
     return program(params, rest), memory
 

@@ -123,7 +123,7 @@ def test_features_that_do_not_fit_are_refused(raw, chips, tmp_path):
     assert found.features.max() > 1e5
 
 
-def test_another_set_of_weights_sees_the_same_pixels_by_the_same_program(raw, chips):
+def test_other_weights_and_views_are_computed_by_the_same_program(raw, chips):
     from jaxcrop.probes import pixels
 
     of_raw = pixel_features(raw, chips, pixels=5)
@@ -132,6 +132,7 @@ def test_another_set_of_weights_sees_the_same_pixels_by_the_same_program(raw, ch
     program = shared(pixels._columns, "dtype")
     before = program._cache_size()
     of_other = pixel_features(other, chips, pixels=5)
+    pixel_features(other, chips, View(1), pixels=5)
     assert program._cache_size() == before
     assert (of_one.features != of_other.features).any()
     for found in (of_one, of_other):

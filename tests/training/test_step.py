@@ -116,7 +116,7 @@ def test_two_devices_compute_what_one_computes(size):
     assert data_mesh().size == 2
     one, loss_1 = _step(_one_device(), _batch(0, size))
     two, loss_2 = _step(data_mesh(), _batch(0, size))
-    np.testing.assert_allclose(loss_1, loss_2, rtol=1e-6)
+    np.testing.assert_allclose(loss_1, loss_2, rtol=1e-5)
     _close(one.optimizer[0][0].mu, two.optimizer[0][0].mu)
     _close(one.statistics, two.statistics)
 
@@ -130,7 +130,7 @@ assert data_mesh().size == 8
 one, loss_1 = t._step(t._one_device(), t._batch(0, 16))
 for spread in (False, True):
     all, loss_8 = t._step(data_mesh(), t._batch(0, 16), spread=spread)
-    np.testing.assert_allclose(loss_1, loss_8, rtol=1e-6)
+    np.testing.assert_allclose(loss_1, loss_8, rtol=1e-5)
     t._close(one.optimizer[0][0].mu, all.optimizer[0][0].mu)
     t._close(one.statistics, all.statistics)
 """
@@ -149,7 +149,7 @@ def test_spread_parameters_take_a_share_of_the_memory(monkeypatch):
     monkeypatch.setattr(mesh_module, "_SMALLEST_SPREAD", 16)
     whole, loss = _step(data_mesh(), _batch(0), ema=0.9)
     spread, same = _step(data_mesh(), _batch(0), ema=0.9, spread=True)
-    np.testing.assert_allclose(loss, same, rtol=1e-6)
+    np.testing.assert_allclose(loss, same, rtol=1e-5)
     for part in ("params", "average"):
         _close(getattr(whole, part), getattr(spread, part), rtol=1e-4)
     kernel = "backbone.layers.0.kernel"
