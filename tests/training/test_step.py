@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 
 import jaxcrop.mesh as mesh_module
+from jaxcrop import compiling
 from jaxcrop.config import LossConfig, OptimizerConfig, TuningConfig
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.reading import Batch
@@ -108,15 +109,17 @@ def _step(mesh, batch, *, steps=1, accumulate=1, ema=None, **settings):
 
 
 @pytest.mark.parametrize("size", [4, 3])
-def test_two_devices_compute_what_one_computes(size):
+def test_two_devices_compute_what_one_computes(size, monkeypatch):
     """Loss, gradient (AdamW's first moment) and statistics are those of the global batch.
 
     A batch that does not divide over them too.
     """
+    # Compiled in haste, as other tests are, sums are further apart: by 1.1e-6 of the loss.
+    monkeypatch.setitem(compiling._CPU, "xla_backend_optimization_level", 1)
     assert data_mesh().size == 2
     one, loss_1 = _step(_one_device(), _batch(0, size))
     two, loss_2 = _step(data_mesh(), _batch(0, size))
-    np.testing.assert_allclose(loss_1, loss_2, rtol=1e-5)
+    np.testing.assert_allclose(loss_1, loss_2, rtol=1e-6)
     _close(one.optimizer[0][0].mu, two.optimizer[0][0].mu)
     _close(one.statistics, two.statistics)
 
@@ -130,7 +133,7 @@ assert data_mesh().size == 8
 one, loss_1 = t._step(t._one_device(), t._batch(0, 16))
 for spread in (False, True):
     all, loss_8 = t._step(data_mesh(), t._batch(0, 16), spread=spread)
-    np.testing.assert_allclose(loss_1, loss_8, rtol=1e-5)
+    np.testing.assert_allclose(loss_1, loss_8, rtol=1e-6)
     t._close(one.optimizer[0][0].mu, all.optimizer[0][0].mu)
     t._close(one.statistics, all.statistics)
 """
@@ -149,7 +152,7 @@ def test_spread_parameters_take_a_share_of_the_memory(monkeypatch):
     monkeypatch.setattr(mesh_module, "_SMALLEST_SPREAD", 16)
     whole, loss = _step(data_mesh(), _batch(0), ema=0.9)
     spread, same = _step(data_mesh(), _batch(0), ema=0.9, spread=True)
-    np.testing.assert_allclose(loss, same, rtol=1e-5)
+    np.testing.assert_allclose(loss, same, rtol=1e-6)
     for part in ("params", "average"):
         _close(getattr(whole, part), getattr(spread, part), rtol=1e-4)
     kernel = "backbone.layers.0.kernel"

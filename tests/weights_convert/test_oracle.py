@@ -19,7 +19,7 @@ CHOSEN = {
     ("imagenet-vit-b16-augreg", "timm-vit", "plain"): 48,
     ("ssl4eo-vit-s14-softcon", "timm-vit", "plain"): 70,
     ("satlas-swin-v2-t-si-ms", "torchvision-swin", "satlas"): 64,
-    ("satlas-swin-v2-t-si-ms-torchgeo", "torchvision-swin", "plain"): 40,
+    ("satlas-swin-v2-b-si-ms-torchgeo", "torchvision-swin", "plain"): 40,
     ("imagenet-swin-v2-t-microsoft", "timm-swin", "plain"): 256,
 }
 
