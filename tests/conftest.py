@@ -80,13 +80,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic_region(tmp_path_factory) -> Path:
-    """A small synthetic region and its records, built by the ordinary builder: the data folder."""
-    from jaxcrop.data.build import build
-    from jaxcrop.data.synthetic import write_region
+    """A synthetic region of ten small chips, built by the ordinary builder: the data folder."""
+    from small_regions import build_small_region
 
-    folder = tmp_path_factory.mktemp("africa") / "source"
-    write_region(folder, "africa", chips=10, seed=7)
-    build("sact", folder, folder / "records")
+    folder = tmp_path_factory.mktemp("africa")
+    build_small_region(folder / "source", folder / "records", "africa", chips=10, seed=7)
     return folder / "records"
 
 

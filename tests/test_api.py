@@ -12,9 +12,11 @@ import rasterio
 import tensorflow_datasets as tfds
 from flax import nnx
 from oracles import randomise, timm
+from small_regions import build_small_region
 
 import jaxcrop
 from jaxcrop import predict
+from jaxcrop.data.reading import find_records
 from jaxcrop.data.synthetic import write_scene
 from jaxcrop.weights.converted import state_variables
 from weights_convert.__main__ import main as weights_convert
@@ -24,7 +26,15 @@ OFFSET = 1000
 
 
 @pytest.fixture(scope="module")
-def run(synthetic_region, tmp_path_factory) -> Path:
+def region(tmp_path_factory) -> Path:
+    """The records of a region whose chips are as large as a window of `predict`."""
+    folder = tmp_path_factory.mktemp("africa")
+    build_small_region(folder / "source", folder / "records", "africa", chips=6, seed=7, side=256)
+    return folder / "records"
+
+
+@pytest.fixture(scope="module")
+def run(region, tmp_path_factory) -> Path:
     """A run trained from Python, in the folder that its settings name."""
     config = jaxcrop.TrainConfig.of(
         backbone="imagenet",
@@ -32,8 +42,8 @@ def run(synthetic_region, tmp_path_factory) -> Path:
         architecture="resnet18",
         weights="random",
         tune="full",
-        data_dir=str(synthetic_region),
-        steps=4,
+        data_dir=str(region),
+        steps=2,
         batch_size=2,
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -70,8 +80,8 @@ def unet(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chips(synthetic_region):
-    return jaxcrop.data.load("africa", split="test", data_dir=synthetic_region)
+def chips(region):
+    return jaxcrop.data.load("africa", split="test", data_dir=region)
 
 
 def test_importing_the_package_imports_nothing_heavy():
@@ -87,22 +97,23 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.stdout == "set()\n"
 
 
-def test_chips_are_those_that_tfds_reads(synthetic_region, synthetic_records):
-    theirs = tfds.builder_from_directory(synthetic_records.folder).as_data_source("train[:3]")
-    ours = jaxcrop.data.load("africa", split="train[:3]", data_dir=synthetic_region)
+def test_chips_are_those_that_tfds_reads(region):
+    records = find_records(region, "sact")
+    theirs = tfds.builder_from_directory(records.folder).as_data_source("train[:3]")
+    ours = jaxcrop.data.load("africa", split="train[:3]", data_dir=region)
     assert len(ours) == len(theirs) == 3
     for chip, record in zip(ours, theirs, strict=True):
         assert chip.chip_id == record["chip_id"].decode()
         np.testing.assert_array_equal(chip.image, record["image"][0])
         np.testing.assert_array_equal(chip.label, record["label"])
     wanted = ("B8A", "B04")
-    some = jaxcrop.data.load("sact", "train[1:3]", bands=wanted, data_dir=str(synthetic_region))
-    stored = [synthetic_records.bands.index(band) for band in wanted]
+    some = jaxcrop.data.load("sact", "train[1:3]", bands=wanted, data_dir=str(region))
+    stored = [records.bands.index(band) for band in wanted]
     np.testing.assert_array_equal(some[0].image, theirs[1]["image"][0][..., stored])
 
 
-def test_the_data_folder_is_the_environments(synthetic_region, chips, monkeypatch):
-    monkeypatch.setenv("JAXCROP_DATA_DIR", str(synthetic_region))
+def test_the_data_folder_is_the_environments(region, chips, monkeypatch):
+    monkeypatch.setenv("JAXCROP_DATA_DIR", str(region))
     assert jaxcrop.data.load("sact", "test")[0].chip_id == chips[0].chip_id
 
 
@@ -115,11 +126,11 @@ def test_the_data_folder_is_the_environments(synthetic_region, chips, monkeypatc
         (("africa", "train", "B13"), "lacks band B13"),
     ],
 )
-def test_chips_that_are_not_there_are_named(synthetic_region, arguments, sentence):
+def test_chips_that_are_not_there_are_named(region, arguments, sentence):
     name, *split, bands = (*arguments, None) if len(arguments) < 3 else arguments
     bands = None if bands is None else [bands]
     with pytest.raises(jaxcrop.InputError, match=sentence):
-        jaxcrop.data.load(name, *split, bands=bands, data_dir=synthetic_region)
+        jaxcrop.data.load(name, *split, bands=bands, data_dir=region)
 
 
 def test_prediction_is_that_of_pytorch(trained, unet, chips):
@@ -255,10 +266,10 @@ def test_a_model_begins_with_its_weights(tmp_path):
     np.testing.assert_allclose(image, dn / 10_000, rtol=1e-6)
     with torch.no_grad():
         wanted = extended(torch.from_numpy(np.array(image)).permute(0, 3, 1, 2))
-    for got, want in zip(model.backbone(image)[-4:], wanted[-4:], strict=True):
+    for got, want in zip(nnx.jit(model.backbone)(image)[-4:], wanted[-4:], strict=True):
         of_torch = want.permute(0, 2, 3, 1).numpy()
         np.testing.assert_allclose(got, of_torch, atol=1e-4 * np.abs(of_torch).max())
-    assert model(image).shape == (2, 64, 96, 3)
+    assert nnx.eval_shape(model, image).shape == (2, 64, 96, 3)
 
 
 def test_a_model_begins_with_a_run(run, trained, unet, chips):
@@ -268,7 +279,8 @@ def test_a_model_begins_with_a_run(run, trained, unet, chips):
     image = chips[0].image[:64, :64]
     normalised = jaxcrop.data.normalise(jnp.asarray(image[None]), model.band_input)
     want = unet(image)
-    np.testing.assert_allclose(model(normalised)[0], want, atol=1e-4 * np.abs(want).max())
+    got = nnx.jit(model)(normalised)[0]
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
     fewer = state_variables(jaxcrop.models.create("imagenet", "resnet18", classes=3, **arguments))
     whole = state_variables(trained.model)

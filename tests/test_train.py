@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 import yaml
+from flax import nnx
 from oracles import randomise, timm
 
 from jaxcrop import evaluate, predict, train
@@ -78,7 +79,7 @@ def test_the_trained_model_goes_back_to_pytorch(run, tmp_path):
     image = np.random.default_rng(0).random((1, 64, 64, 9), dtype=np.float32)
     with torch.no_grad():
         want = theirs.eval()(torch.from_numpy(image).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    got = open_run(run).model("best")(image)
+    got = nnx.jit(open_run(run).model("best"))(image)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * want.abs().max())
 
 

@@ -123,8 +123,10 @@ def _taps(
     Read off what resizing makes of the unit vectors.
     """
     with jax.ensure_compile_time_eval():
-        unit = jnp.eye(length)[:, :, None, None]
-        weight = np.asarray(resize(resize(unit, (first, 1)), (size, 1)))[:, :, 0, 0].T
+        resized = jax.jit(lambda unit: resize(resize(unit, (first, 1)), (size, 1)))
+        weight = np.asarray(resized(np.eye(length, dtype=np.float32)[:, :, None, None]))[
+            ..., 0, 0
+        ].T
     taps = int((weight != 0).sum(axis=1).max())
     at = np.argsort(weight == 0, axis=1, kind="stable")[:, :taps]
     return at, np.take_along_axis(weight, at, axis=1)

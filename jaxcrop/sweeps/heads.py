@@ -23,7 +23,7 @@ from jaxcrop.data.experiment import Experiment, Place
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
 from jaxcrop.features.bank import ArraysInTurn, FeatureBank
-from jaxcrop.mesh import data_mesh, one_behind, split_over
+from jaxcrop.mesh import data_mesh, one_behind, replicated, split_over
 from jaxcrop.models.segmenter import Head, Segmenter
 from jaxcrop.training.evaluation import Evaluation, collected
 from jaxcrop.training.losses import Loss, class_weights
@@ -177,6 +177,11 @@ class _Programs:
 
         self.evaluate = compiled(evaluate, static_argnums=3)
 
+        def of_head(values: Values, number: Int[Array, ""]) -> Values:
+            return {name: value[number] for name, value in values.items()}
+
+        self.of_head = compiled(of_head, out_shardings=replicated(self.mesh))
+
 
 _programs = lru_cache(maxsize=4)(_Programs)
 """The heads of a study's other groups mostly have the shape and the options of these."""
@@ -251,13 +256,13 @@ def _train(
             faults.setdefault(int(number), _not_finite(jobs[number], done))
         for number, value in enumerate(validation):
             if value < best[number][0]:
-                best[number] = (value, jax.device_get(_of_head(state.model, number)))
+                best[number] = (value, jax.device_get(programs.of_head(state.model, number)))
     outcomes: list[Trained | InputError] = []
     losses = np.stack([np.asarray(loss) for loss in training], axis=1)
     for number, job in enumerate(jobs):
         values = best[number][1]
         if job.config.scoring.test_checkpoint == "last" or not values:
-            values = jax.device_get(_of_head(state.model, number))
+            values = jax.device_get(programs.of_head(state.model, number))
         size = job.config.optimizer.batch_size
         if number in faults:
             outcomes.append(faults[number])
@@ -296,7 +301,7 @@ def _validate(
 
     def results():
         for number, job in enumerate(jobs):
-            values, size = _of_head(state.model, number), sampling.batch_size
+            values, size = programs.of_head(state.model, number), sampling.batch_size
             for result in _results(job, "validation", values, feed, programs, size=size):
                 yield number, result
 
@@ -336,7 +341,3 @@ def _stacked(trees: Sequence[Any]) -> Any:
 def _spread(tree: Any, mesh: Mesh) -> Any:
     """Put on the devices, heads divided over them where their number allows."""
     return jax.tree.map(lambda array: jax.device_put(array, split_over(mesh, len(array))), tree)
-
-
-def _of_head(values: Values, number: Int | int) -> Values:
-    return {name: value[number] for name, value in values.items()}

@@ -205,7 +205,7 @@ class Checkpoints:
     def _write(self, name: str, parts: dict[str, Any], texts: dict[str, str]) -> None:
         """Write the folder `name`, complete or not at all: arrays by all processes."""
         partial = self._folder / f"{name}{_PARTIAL}"
-        with _quiet():
+        with _quiet(), _whole_copies():
             ocp.save_checkpointables(partial, parts, overwrite=True)
         with together():
             if is_first_process():
@@ -337,3 +337,13 @@ def _quiet() -> Iterator[None]:
     yield
     logger.setLevel(level)
     sys.unraisablehook = hook
+
+
+def _whole_copies() -> ocp.Context:
+    """A block in which one device writes an array that several have.
+
+    Orbax would divide it among them, by a program to compile for each shape; our models are small.
+    """
+    context = ocp.Context()
+    context.array.saving.use_replica_parallel = False
+    return context

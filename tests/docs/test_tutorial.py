@@ -21,7 +21,8 @@ def test_the_tutorial_runs(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*cells, after])],
         cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "agg", "JAX_NUM_CPU_DEVICES": "1"},  # a laptop's
+        # A laptop's; and many steps are worth a program that is compiled well.
+        env={**os.environ, "MPLBACKEND": "agg", "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""},
         capture_output=True,
         text=True,
         check=False,

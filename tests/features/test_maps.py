@@ -31,8 +31,8 @@ def chips(synthetic_records):
 def test_maps_are_those_of_the_backbone_in_eval_mode(model, chips):
     backbone = FrozenBackbone.of(model[1], model[0], INPUT)
     image, label = images_and_labels(chips, INPUT)
-    size = -(-256 // backbone.multiple) * backbone.multiple
-    padded = np.pad(image, ((0, 0), (0, size - 256), (0, size - 256), (0, 0)), mode="edge")
+    missing = -image.shape[1] % backbone.multiple
+    padded = np.pad(image, ((0, 0), (0, missing), (0, missing), (0, 0)), mode="edge")
     want = nnx.jit(model[1].backbone)(normalise(padded, INPUT))
     found = feature_maps(backbone, chips, dtype="float32", batch_size=1)
     assert len(found.maps) == len(want)

@@ -98,9 +98,8 @@ def test_training_reaches_every_parameter(decoder, known, monkeypatch):
     label = np.random.default_rng(1).integers(1, 6, (3, 64, 64)).astype(np.uint8)
     task, params, rest = training_task(model, tune="frozen")
     rest |= {f"backbone.maps.{number}": x for number, x in enumerate(maps)}
-    loss, gradient, _ = jax.jit(
-        lambda params, rest: loss_and_gradient(task, params, rest, image, label)
-    )(params, rest)
+    program = jax.jit(lambda params, rest: loss_and_gradient(task, params, rest, image, label))
+    loss, gradient, _ = jax.device_get(program(params, rest))
     assert 0 < loss < 10
     assert {name.partition(".")[0] for name in gradient} == {"decoder"} | (
         {"neck"} if model.neck else set()

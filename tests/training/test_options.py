@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 from launching import arrays, steps
+from small_regions import build_small_region
 
 from jaxcrop.config import TrainConfig
-from jaxcrop.data.build import build
-from jaxcrop.data.synthetic import write_region
 from jaxcrop.train import train_and_evaluate
 from jaxcrop.training.loop import train
 from jaxcrop.training.network import values_of
@@ -154,8 +153,7 @@ def test_losses_add_up(trained):
 def test_pretraining_on_other_regions_is_where_the_region_begins(tmp_path, synthetic_region):
     """One command, two runs: four steps on Asia, then two on Africa, none longer than the rate."""
     data = tmp_path / "data"
-    write_region(tmp_path / "source", "asia", 10, seed=3)
-    build("nccm", tmp_path / "source", data)
+    build_small_region(tmp_path / "source", data, "asia", chips=10, seed=3)
     (data / "sact").symlink_to(synthetic_region / "sact")
     config = TrainConfig.of(
         **{"backbone": "satlas", "architecture": "vit-s16", "decoder": "linear", "tune": "full"},
