@@ -41,7 +41,7 @@ def run(region, tmp_path_factory) -> Path:
         region="africa",
         architecture="resnet18",
         weights="random",
-        tune="full",
+        keep_maps="off",
         data_dir=str(region),
         steps=2,
         batch_size=2,

@@ -40,6 +40,7 @@ class Case(NamedTuple):
 CASES = {
     "unet-frozen": Case("resnet50", "unet", frozen=True, batch=8, size=256),
     "unet": Case("resnet50", "unet", frozen=False, batch=8, size=256),
+    "fpn": Case("resnet50", "fpn", frozen=False, batch=4, size=256, bands=9),
     "vit": Case("vit-s16", "linear", frozen=False, batch=8, size=224),
     "swin": Case("swin-v2-b", "linear", frozen=False, batch=4, size=256),
 }
@@ -159,7 +160,7 @@ def their_steps(case: Case, *, compiled: bool, device: str = "cpu") -> Steps:
 
 
 def their_model(case: Case, num_classes: int):
-    """The same model of smp, or of timm or torchvision under the linear head."""
+    """The same model of smp or satlaspretrain_models, or timm's or torchvision's under our head."""
     from weights_convert.originals import import_torchvision  # noqa: PLC0415
 
     import_torchvision()
@@ -177,6 +178,19 @@ def their_model(case: Case, num_classes: int):
         if case.frozen:
             model.encoder.eval().requires_grad_(requires_grad=False)
         return model
+
+    if case.decoder == "fpn":
+        import satlaspretrain_models as satlas  # noqa: PLC0415
+
+        class SatlasSegmenter(satlas.Model):
+            """Without the softmax that its head ends with."""
+
+            def forward(self, image):
+                return self.head.layers(self.upsample(self.fpn(self.backbone(image)))[0])
+
+        kind = satlas.Backbone[case.architecture.upper()]
+        options = {"head": satlas.Head.SEGMENT, "num_categories": num_classes}
+        return SatlasSegmenter(case.bands, backbone=kind, fpn=True, **options).train()
 
     class LinearSegmenter(torch.nn.Module):
         """As `jaxcrop.models.linear`: scores of every map, summed at the size of the first."""

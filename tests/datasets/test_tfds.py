@@ -10,7 +10,11 @@ import pytest
 
 from jaxcrop.data.build import builder_class, dataset_names
 
-pytest.importorskip("tensorflow", reason="needs the tensorflow extra")
+
+@pytest.fixture(autouse=True)
+def _tensorflow():
+    """Imported by the process that needs it, not by all that collect tests."""
+    pytest.importorskip("tensorflow", reason="needs the tensorflow extra")
 
 
 @pytest.mark.parametrize("dataset", dataset_names())

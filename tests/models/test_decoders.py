@@ -31,7 +31,7 @@ class Known(nnx.Module):
 
 
 def _abstract_backbone(architecture):
-    backbone = nnx.eval_shape(lambda: create_backbone(architecture, 4, rngs=Draws(0)))
+    backbone = nnx.eval_shape(lambda: create_backbone(architecture, 4, rngs=Draws(None)))
     backbone.eval()
     return backbone
 

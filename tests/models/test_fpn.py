@@ -36,7 +36,7 @@ def reference():
 def test_equal_to_satlaspretrain_models(reference, unused):
     """Over the four maps from stride 4, with and without a map of stride 2, which is not used."""
     channels = CHANNELS[1 - unused :]
-    model = nnx.eval_shape(lambda: FPN(channels, 6, rngs=Draws(0)))
+    model = nnx.eval_shape(lambda: FPN(channels, 6, rngs=Draws(None)))
     copy_weights(untransposed(reference), model, NAMES)
     maps = pyramid(channels, (16 << unused, 24 << unused))
     with torch.no_grad():
@@ -48,7 +48,7 @@ def test_equal_to_satlaspretrain_models(reference, unused):
 
 def test_the_parameters_are_those_of_the_paper():
     """2,056,582 over ResNet-50 (weights_spec 5.6)."""
-    model = nnx.eval_shape(lambda: FPN((64, 256, 512, 1024, 2048), 6, rngs=Draws(0)))
+    model = nnx.eval_shape(lambda: FPN((64, 256, 512, 1024, 2048), 6, rngs=Draws(None)))
     sizes = {
         name: sum(leaf.size for _, leaf in nnx.to_flat_state(nnx.state(part)))
         for name, part in (("fpn", model.fpn), ("upsample", model.upsample), ("head", model.head))

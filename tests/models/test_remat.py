@@ -29,7 +29,7 @@ VIT = partial(VisionTransformer, 8, 64, 4, 4)
 
 def _model(backbone, decoder, remat):
     def create() -> Segmenter:
-        rngs = Draws(0)
+        rngs = Draws(None)
         made = backbone(3, rngs=rngs)
         return Segmenter(made, None, decoder(made.channels, 6, rngs=rngs))
 

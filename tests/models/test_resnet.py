@@ -41,7 +41,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def model(reference):
-    abstract = nnx.eval_shape(lambda: resnet18(3, rngs=Draws(0)))
+    abstract = nnx.eval_shape(lambda: resnet18(3, rngs=Draws(None)))
     return copy_weights(reference, abstract, NAMES, dropped=r"fc\.")
 
 
@@ -64,7 +64,7 @@ def test_gradient_equals_torchvision(model, reference):
 def test_bottlenecks_equal_timm():
     reference = timm().create_model("resnet50", features_only=True)
     randomise(reference, seed=1)
-    abstract = nnx.eval_shape(lambda: resnet50(3, rngs=Draws(0)))
+    abstract = nnx.eval_shape(lambda: resnet50(3, rngs=Draws(None)))
     model = copy_weights(reference, abstract, NAMES)
     image = image_of(96, 64)
     want = their_maps(lambda x: [y.permute(0, 2, 3, 1) for y in reference(x)], image)

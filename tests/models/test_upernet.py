@@ -44,7 +44,7 @@ def test_equal_to_smp(training):
         }
     )
     randomise(reference, seed=0)
-    model = nnx.eval_shape(lambda: UPerNet(channels, 6, rngs=Draws(0)))
+    model = nnx.eval_shape(lambda: UPerNet(channels, 6, rngs=Draws(None)))
     copy_weights(reference, model, NAMES)
     reference.train(training)
     model.train() if training else model.eval()
