@@ -191,7 +191,7 @@ def their_model(case: Case, num_classes: int):
 
         kind = satlas.Backbone[case.architecture.upper()]
         options = {"head": satlas.Head.SEGMENT, "num_categories": num_classes}
-        return SatlasSegmenter(case.bands, backbone=kind, fpn=True, **options).train()
+        return SatlasSegmenter(case.bands, backbone=kind, fpn=True, **options)
 
     class LinearSegmenter(torch.nn.Module):
         """As `jaxcrop.models.linear`: scores of every map, summed at the size of the first."""

@@ -35,8 +35,10 @@ class TooLargeError(InputError):
 Progress = Callable[[int, int], None]
 """Told how many chips of how many are done."""
 
-Compute = Callable[[FrozenBackbone, Sequence[str], Batch, Mesh], dict]
-"""Makes arrays by name, a row for each chip, of a batch of the chips of these ids."""
+Compute = Callable[
+    [FrozenBackbone, Sequence[str], Float[Array, "n h w band"], UInt8[Array, "n h w"]], dict
+]
+"""Makes arrays by name, a row for each chip, of the images and labels of the chips of these ids."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,7 @@ def feature_maps(
     """
     specs = map_specs(backbone, chips, dtype)
 
-    def compute(placed: FrozenBackbone, ids: Sequence[str], batch: Batch, mesh: Mesh) -> dict:
-        keys = view.keys(batch.number)
-        on_devices = put_batch(batch, mesh, len(ids))
-        # Two programs: what the backbone makes of images is compiled once, whatever the view.
-        image, label = shared(seen, "band_input")(on_devices, keys, backbone.band_input)
+    def compute(placed: FrozenBackbone, ids: Sequence[str], image: Array, label: Array) -> dict:
         maps = shared(_maps, "dtype")(placed, image, dtype)
         return {"label": label} | {f"map{k}": x for k, x in enumerate(maps)}
 
@@ -121,7 +119,7 @@ def feature_maps(
         {"of": "maps", **about(backbone, chips, view, dtype)},
         specs,
         lambda: over_chips(
-            backbone, chips, compute, batch_size=batch_size, mesh=mesh, progress=progress
+            backbone, chips, view, compute, batch_size=batch_size, mesh=mesh, progress=progress
         ),
     )
     label = arrays.pop("label")
@@ -154,18 +152,26 @@ def about(backbone: FrozenBackbone, chips: ChipSet, view: View, dtype: str) -> d
 def over_chips(
     backbone: FrozenBackbone,
     chips: ChipSet,
+    view: View,
     compute: Compute,
     *,
     batch_size: int,
     mesh: Mesh | None,
     progress: Progress | None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """What `compute` makes of each batch; the next is read while the devices work."""
+    """What `compute` makes of each batch in this view; the next is read while the devices work."""
     mesh = mesh or data_mesh()
     placed = put_everywhere(backbone, mesh)
     size = mesh.size * min(batch_size, -(-len(chips) // mesh.size))
+
+    def begun_with(ids: Sequence[str], batch: Batch) -> dict:
+        # A program of its own: what the backbone makes of images is compiled for all views.
+        on_devices, keys = put_batch(batch, mesh, size), view.keys(batch.number)
+        image, label = shared(seen, "band_input")(on_devices, keys, backbone.band_input)
+        return compute(placed, [*ids, *[""] * (size - len(ids))], image, label)
+
     begun = (
-        (len(ids), compute(placed, [*ids, *[""] * (size - len(ids))], batch, mesh))
+        (len(ids), begun_with(ids, batch))
         for ids, batch in evaluation_batches(chips.chips(backbone.band_input), size)
     )
     done = 0

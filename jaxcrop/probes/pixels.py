@@ -11,11 +11,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 
 from jaxcrop.compiling import shared
-from jaxcrop.data.reading import Batch
-from jaxcrop.features.backbones import AS_THEY_ARE, FrozenBackbone, View, seen
+from jaxcrop.features.backbones import AS_THEY_ARE, FrozenBackbone, View
 from jaxcrop.features.maps import IN_MEMORY, ChipSet, Progress, about, over_chips
 from jaxcrop.features.store import FeatureStore, Spec
-from jaxcrop.mesh import put_batch
 from jaxcrop.models.pyramid import resize
 from jaxcrop.probes.sampling import SampledPixels, sample_pixels
 
@@ -52,11 +50,7 @@ def pixel_features(
     specs |= {"label": Spec(shape, "uint8"), "weight": Spec(shape, "float32")}
     specs |= {"place": Spec(shape, "int32")}
 
-    def compute(placed: FrozenBackbone, ids: Sequence[str], batch: Batch, mesh: Mesh) -> dict:
-        keys = view.keys(batch.number)
-        # Two programs, as for whole maps: the backbone is compiled once, whatever the view.
-        on_devices = put_batch(batch, mesh, len(ids))
-        image, label = shared(seen, "band_input")(on_devices, keys, backbone.band_input)
+    def compute(placed: FrozenBackbone, ids: Sequence[str], image: Array, label: Array) -> dict:
         names = [f"{chip_id} {view.about}" for chip_id in ids]
         of_chips = zip(np.asarray(label), names, strict=True)
         sampled = [sample_pixels(label, name, pixels) for label, name in of_chips]
@@ -68,7 +62,7 @@ def pixel_features(
         {"of": f"{pixels} pixels", **about(backbone, chips, view, dtype)},
         specs,
         lambda: over_chips(
-            backbone, chips, compute, batch_size=batch_size, mesh=mesh, progress=progress
+            backbone, chips, view, compute, batch_size=batch_size, mesh=mesh, progress=progress
         ),
     )
     return PixelFeatures(**arrays)
@@ -124,9 +118,8 @@ def _taps(
     """
     with jax.ensure_compile_time_eval():
         resized = jax.jit(lambda unit: resize(resize(unit, (first, 1)), (size, 1)))
-        weight = np.asarray(resized(np.eye(length, dtype=np.float32)[:, :, None, None]))[
-            ..., 0, 0
-        ].T
+        unit = np.eye(length, dtype=np.float32)[:, :, None, None]
+        weight = np.asarray(resized(unit))[:, :, 0, 0].T
     taps = int((weight != 0).sum(axis=1).max())
     at = np.argsort(weight == 0, axis=1, kind="stable")[:, :taps]
     return at, np.take_along_axis(weight, at, axis=1)

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Int64
+from jaxtyping import Array, Float, Int, Int64, UInt8
 
 from jaxcrop.compiling import shared
-from jaxcrop.data.reading import Batch
-from jaxcrop.features.backbones import FrozenBackbone, seen
+from jaxcrop.features.backbones import AS_THEY_ARE, FrozenBackbone
 from jaxcrop.features.maps import ChipSet, Progress, over_chips
-from jaxcrop.mesh import data_mesh, put_batch, put_everywhere
+from jaxcrop.mesh import data_mesh, put_everywhere
 from jaxcrop.models.pyramid import resize
 from jaxcrop.probes.classifiers import LinearClassifiers
 from jaxcrop.training.metrics import confusion_matrix
@@ -35,23 +34,30 @@ def confusions(
     mesh = mesh or data_mesh()
     placed = put_everywhere(classifiers, mesh)
 
-    def compute(backbone: FrozenBackbone, ids, batch: Batch, mesh: Mesh) -> dict:
-        on_devices = put_batch(batch, mesh, len(ids))
-        return {"confusion": shared(_confusions)(backbone, placed, on_devices)}
+    def compute(backbone: FrozenBackbone, ids, image: Array, label: Array) -> dict:
+        return {"confusion": shared(_confusions)(backbone, placed, image, label)}
 
     found = [
         block["confusion"].astype(np.int64)
         for block in over_chips(
-            backbone, chips, compute, batch_size=batch_size, mesh=mesh, progress=progress
+            backbone,
+            chips,
+            AS_THEY_ARE,
+            compute,
+            batch_size=batch_size,
+            mesh=mesh,
+            progress=progress,
         )
     ]
     return np.concatenate(found).swapaxes(0, 1)
 
 
 def _confusions(
-    backbone: FrozenBackbone, classifiers: LinearClassifiers, batch: Batch
+    backbone: FrozenBackbone,
+    classifiers: LinearClassifiers,
+    image: Float[Array, "n h w band"],
+    label: UInt8[Array, "n h w"],
 ) -> Int[Array, "n p classes classes"]:
-    image, label = seen(batch, None, backbone.band_input)
     height, width = label.shape[1:]
     maps = backbone.maps(image)
     kernel = classifiers.kernel.swapaxes(0, 1)  # every class of every classifier is a score
