@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from types import SimpleNamespace
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -40,7 +40,7 @@ def fill(model: nnx.Module, seed: int = 0) -> None:
             noise = 1 + 0.2 * noise
         else:
             noise = noise / max(10, np.prod(variable.shape[:-1])) ** 0.5
-        variable.set_value(jnp.asarray(noise, jnp.float32))
+        variable.set_value(jax.device_put(noise.astype(np.float32)))
     nnx.update(model, state)
 
 

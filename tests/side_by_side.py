@@ -43,7 +43,7 @@ def copy_weights(
     assert set(tensors) == set(variables)
     for name, variable in variables.items():
         assert variable.shape == tensors[name].shape, name
-        variable.set_value(jnp.asarray(tensors[name]))
+        variable.set_value(jax.device_put(tensors[name].copy()))  # PyTorch changes its own in place
     nnx.update(model, state)
     model.eval()
     return model

@@ -1,5 +1,6 @@
 """Normalisation and augmentation on the device, inside the compiled step."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -19,6 +20,13 @@ def normalise(image: UInt16[Array, "n h w b"], band_input: BandInput) -> Float[A
     return jnp.clip(scaled, 0.0, 1.0) if band_input.clip else scaled
 
 
+KEYED = 2
+"""Rises whenever a key comes to stand for another augmentation than before.
+
+What is kept of augmented chips is kept under it, since their labels are augmented anew.
+"""
+
+
 class Box(NamedTuple):
     """A crop in pixels: first row, first column, rows, columns."""
 
@@ -29,29 +37,28 @@ class Box(NamedTuple):
 
 
 def random_box(
-    key: PRNGKeyArray,
+    drawn: Float[Array, "22"],
     height: int,
     width: int,
     scale: tuple[float, float] = (0.6, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """A crop of random area and aspect, drawn as torchvision's RandomResizedCrop draws it.
+    """A crop of random area and aspect, as torchvision's RandomResizedCrop draws it.
 
-    `scale` bounds the crop's share of the area, `ratio` its width over height. Ten tries; the whole
-    image where none fits.
+    `drawn` are numbers from [0, 1), `scale` bounds the crop's share of the area, `ratio` its width
+    over height. Ten tries; the whole image where none fits.
     """
-    area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
-    area = height * width * jax.random.uniform(area_key, (10,), minval=scale[0], maxval=scale[1])
-    low, high = jnp.log(jnp.asarray(ratio))
-    aspect = jnp.exp(jax.random.uniform(ratio_key, (10,), minval=low, maxval=high))
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * drawn[:10])
+    low, high = map(math.log, ratio)
+    aspect = jnp.exp(low + (high - low) * drawn[10:20])
     widths = jnp.round(jnp.sqrt(area * aspect)).astype(int)
     heights = jnp.round(jnp.sqrt(area / aspect)).astype(int)
     fits = (widths <= width) & (heights <= height)
     first = jnp.argmax(fits)
     box_height = jnp.where(fits.any(), heights[first], height)
     box_width = jnp.where(fits.any(), widths[first], width)
-    top = jax.random.randint(top_key, (), 0, height - box_height + 1)
-    left = jax.random.randint(left_key, (), 0, width - box_width + 1)
+    room = jnp.stack((height - box_height, width - box_width))
+    top, left = jnp.minimum((drawn[20:] * (room + 1)).astype(int), room)  # a product is rounded up
     return Box(top, left, box_height, box_width)
 
 
@@ -96,9 +103,9 @@ def augment(
     """
 
     def one(key, image, label):
-        crop_key, *flip_keys = jax.random.split(key, 3)
-        flips = Flips(*map(jax.random.bernoulli, flip_keys))
-        return crop_resize_flip(image, label, random_box(crop_key, *label.shape), flips)
+        drawn = jax.random.uniform(key, (24,))  # one draw: to compile another is a quarter second
+        box, flips = random_box(drawn[:22], *label.shape), Flips(*(drawn[22:] < 0.5))
+        return crop_resize_flip(image, label, box, flips)
 
     return jax.vmap(one)(keys, image, label)
 

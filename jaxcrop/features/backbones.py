@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8, UInt32
 
-from jaxcrop.data.augment import augment, normalise, view_keys
+from jaxcrop.data.augment import KEYED, augment, normalise, view_keys
 from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput
 from jaxcrop.data.reading import Batch
 from jaxcrop.models.segmenter import Segmenter
@@ -114,7 +114,7 @@ class View:
     @property
     def about(self) -> tuple[int, ...]:
         """What decides how chips are changed."""
-        return (self.number, self.seed) if self.augmented else ()
+        return (self.number, self.seed, KEYED) if self.augmented else ()
 
     def keys(self, number: UInt32[Array, " n"]) -> PRNGKeyArray | None:
         """The key by which each chip, called by its number, is augmented; None for none."""

@@ -40,6 +40,12 @@ class Network:
         state = [(path, kind(values[name])) for name, path, kind in self.variables]
         return nnx.merge(self.definition, nnx.from_flat_state(state))
 
+    def evaluating(self) -> "Network":
+        """The same network in the mode of evaluation, whichever it has."""
+        module = self.module(dict.fromkeys(name for name, _, _ in self.variables))
+        module.eval(remat=False)  # there is no gradient
+        return Network.of(module)
+
     def names(self, kind: type[nnx.Variable]) -> tuple[str, ...]:
         """The names of all variables of this kind: `nnx.Param` or `nnx.BatchStat`."""
         return tuple(name for name, _, its in self.variables if issubclass(its, kind))

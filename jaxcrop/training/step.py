@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -315,13 +316,17 @@ def make_eval_step(
     """The compiled evaluation of a batch by the model with the given values, and its predictions.
 
     Only `classes` are predicted. The result is on every device, the predictions stay where they
-    are computed.
+    are computed. Equal arguments give one program: a run's validation is its test too.
     """
+    return _eval_step(network.evaluating(), band_input, dtype, tuple(classes), mesh)
 
+
+@lru_cache(maxsize=4)
+def _eval_step(
+    network: Network, band_input: BandInput | None, dtype: str, classes: tuple[int, ...], mesh: Mesh
+) -> Callable[[Values, Batch], tuple[EvalResult, UInt8[Array, "n h w"]]]:
     def step(values: Values, batch: Batch) -> tuple[EvalResult, UInt8[Array, "n h w"]]:
-        module = network.module(values)
-        module.eval()
-        logits = module(in_type(seen(batch.image, band_input), dtype))
+        logits = network.module(values)(in_type(seen(batch.image, band_input), dtype))
         return evaluated(logits, batch.label, classes)
 
     return compiled(step, out_shardings=(replicated(mesh), None))

@@ -19,6 +19,17 @@ def _assert_near(found, right, share):
     np.testing.assert_allclose(found, right, atol=share * np.abs(right).max(), rtol=0)
 
 
+def _with_gradients(function, x, kernel, slope):
+    """Value, gradient of the image and gradient of the kernel, as one program."""
+
+    @jax.jit
+    def program(x, kernel, slope):
+        value, pull = jax.vjp(function, x, kernel)
+        return value, *pull(slope)
+
+    return program(*(np.float32(array) for array in (_nhwc(x), kernel, _nhwc(slope))))
+
+
 @pytest.mark.parametrize(
     ("channels", "kernel", "stride", "size"),
     [
@@ -47,13 +58,13 @@ def test_convolve_equals_torch(channels, kernel, stride, size):
     want = torch.nn.functional.conv2d(x, weight, stride=stride, padding=kernel // 2)
     slope = torch.tensor(rng.normal(size=want.shape))
     want.backward(slope)
-    ours = jnp.asarray(weight.detach().permute(2, 3, 1, 0), jnp.float32)
-    got, pull = jax.vjp(
-        jax.jit(lambda x, kernel: convolve(x, kernel, stride, ((len(kernel) // 2,) * 2,) * 2)),
-        jnp.asarray(_nhwc(x), jnp.float32),
+    ours = weight.detach().permute(2, 3, 1, 0).numpy()
+    got, of_x, of_kernel = _with_gradients(
+        lambda x, kernel: convolve(x, kernel, stride, ((len(kernel) // 2,) * 2,) * 2),
+        x,
         ours,
+        slope,
     )
-    of_x, of_kernel = pull(jnp.asarray(_nhwc(slope), jnp.float32))
     _assert_near(got, _nhwc(want), 1e-5)
     _assert_near(of_x, _nhwc(x.grad), 1e-5)
     _assert_near(of_kernel, weight.grad.permute(2, 3, 1, 0).numpy(), 1e-5)
@@ -85,9 +96,8 @@ def test_convolve_upsampled_equals_torch(shape, channels):
     want = torch.nn.functional.conv2d(upsampled, weight, padding=1)
     slope = torch.randn(want.shape, dtype=torch.float64)
     want.backward(slope)
-    kernel = jnp.asarray(weight.detach().permute(2, 3, 1, 0), jnp.float32)
-    got, pull = jax.vjp(convolve_upsampled, jnp.asarray(_nhwc(x), jnp.float32), kernel)
-    of_x, of_kernel = pull(jnp.asarray(_nhwc(slope), jnp.float32))
+    kernel = weight.detach().permute(2, 3, 1, 0).numpy()
+    got, of_x, of_kernel = _with_gradients(convolve_upsampled, x, kernel, slope)
     _assert_near(got, _nhwc(want), 1e-5)
     _assert_near(of_x, _nhwc(x.grad), 1e-5)
     _assert_near(of_kernel, weight.grad.permute(2, 3, 1, 0).numpy(), 1e-5)

@@ -33,10 +33,10 @@ def _fill(layer, reference, axes):
     weight = reference.weight.detach().numpy().transpose(axes)
     parameter = layer.scale if isinstance(layer, BatchNorm | LayerNorm) else layer.kernel
     assert parameter.shape == weight.shape
-    parameter[...] = jnp.asarray(weight)
+    parameter[...] = jax.device_put(weight.copy())
     assert (layer.bias is None) == (reference.bias is None)
     if layer.bias is not None:
-        layer.bias[...] = jnp.asarray(reference.bias.detach().numpy())
+        layer.bias[...] = jax.device_put(reference.bias.detach().numpy().copy())
 
 
 @pytest.mark.parametrize("size", [7, 8])

@@ -78,6 +78,7 @@ def batch():
 def _assert_all_close(got, want, tolerance):
     """Equal to `tolerance` relative to the largest value, for every array of two tables."""
     assert set(got) == set(want)
+    got, want = jax.device_get((got, want))
     errors = {
         name: np.abs(got[name] - want[name]).max() / np.abs(want[name]).max() for name in want
     }

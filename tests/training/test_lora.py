@@ -42,6 +42,7 @@ def test_the_gradient_is_that_of_the_kernel_through_the_product(model):
 
     slopes = jax.jit(jax.grad(lambda added: loss(merged(values | added))))(added)
     kernels = jax.jit(jax.grad(loss))(merged(values | added))
+    slopes, kernels, added = map(jax.device_get, (slopes, kernels, added))
     for name in added:
         kernel = name.removesuffix(".lora_a").removesuffix(".lora_b")
         if name.endswith("_a"):

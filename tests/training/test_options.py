@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from launching import arrays, steps
@@ -47,7 +48,7 @@ def losses(run):
 
 def changes(run):
     """How far each parameter of the last checkpoint's model is from where it began, at most."""
-    begun, ended = values_of(create_model(run)), values_of(run.model("last"))
+    begun, ended = (jax.device_get(values_of(m)) for m in (create_model(run), run.model("last")))
     return {name: float(abs(ended[name] - begun[name]).max()) for name in begun}
 
 
