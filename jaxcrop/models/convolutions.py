@@ -34,6 +34,7 @@ def _convolve(x, kernel, stride, padding):
     return _convolve_forward(x, kernel, stride, padding)[0]
 
 
+@partial(jax.jit, static_argnums=(2, 3))
 def _convolve_forward(x, kernel, stride, padding):
     x = jax.lax.optimization_barrier(x)
     if on_cpu() and stride == 1:
@@ -41,6 +42,7 @@ def _convolve_forward(x, kernel, stride, padding):
     return _as_usual(x, kernel, padding, (stride, stride)), (x, kernel)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def _convolve_backward(stride, padding, operands, slope):
     x, kernel = operands
     slope = jax.lax.optimization_barrier(slope)

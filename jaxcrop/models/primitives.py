@@ -5,6 +5,8 @@ convolution out of it: XLA would compute the whole chain of layers since the las
 each user, and badly where an operand must be transposed. On a CPU, sums over many values go in two
 steps, of which XLA vectorises the first and spreads it over the cores. On an accelerator what
 counts is how often a large array is read.
+
+Each rule is jitted, to be traced once for a shape and not once for a layer.
 """
 
 from functools import partial
@@ -85,6 +87,7 @@ def add_bias(x: Float[Array, "b *n c"], bias: Float[Array, " c"]) -> Float[Array
     return (widened(x) + bias).astype(x.dtype)
 
 
+@jax.jit
 def _add_bias_backward(_, slope):
     return at_once(slope, channel_sums(widened(slope)))
 
@@ -98,11 +101,13 @@ def product(x: Float[Array, "*n i"], kernel: Float[Array, "i o"]) -> Float[Array
     return jax.lax.optimization_barrier(x) @ kernel
 
 
+@jax.jit
 def _product_forward(x, kernel):
     x = jax.lax.optimization_barrier(x)
     return x @ kernel, (x, kernel)
 
 
+@jax.jit
 def _product_backward(operands, slope):
     x, kernel = operands
     slope = jax.lax.optimization_barrier(slope)
@@ -129,11 +134,13 @@ def joined(x: Float[Array, "*shape"], shortcut: Float[Array, "*shape"]) -> Float
     return jax.lax.optimization_barrier(jnp.maximum(x + shortcut, 0))
 
 
+@jax.jit
 def _joined_forward(x, shortcut):
     sums = joined(x, shortcut)
     return sums, sums
 
 
+@jax.jit
 def _joined_backward(sums, slope):
     slope = jax.lax.optimization_barrier(jnp.where(sums > 0, slope, 0))
     return slope, slope
@@ -153,6 +160,7 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w c"]:
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), sides)
 
 
+@jax.jit
 def _max_pool_forward(x):
     x = jax.lax.optimization_barrier(x)
     pooled = max_pool(x)
@@ -165,6 +173,7 @@ def _max_pool_forward(x):
     return pooled, (3 * row + column, jnp.zeros((0, *x.shape[1:])))
 
 
+@jax.jit
 def _max_pool_backward(kept, slope):
     place, like = kept
     slope = jax.lax.optimization_barrier(slope)
@@ -245,6 +254,7 @@ def _statistics(
     return near + beyond, jnp.maximum(squares - jnp.square(beyond), 0)
 
 
+@partial(jax.jit, static_argnums=(4,))
 def _by_batch_forward(x, scale, bias, near, epsilon):
     x = once(x)
     wide = widened(x)
@@ -255,6 +265,7 @@ def _by_batch_forward(x, scale, bias, near, epsilon):
     return (y, mean, var), (x, scale, mean, inverse)
 
 
+@partial(jax.jit, static_argnums=(0,))
 def _by_batch_backward(epsilon, kept, slopes):
     """The gradient of Ioffe and Szegedy 2015 (arXiv 1502.03167, section 3)."""
     del epsilon
@@ -279,6 +290,7 @@ def normalise_each(
     return _each_forward(x, scale, bias, epsilon)[0]
 
 
+@partial(jax.jit, static_argnums=(3,))
 def _each_forward(x, scale, bias, epsilon):
     x = jax.lax.optimization_barrier(x)
     wide = widened(x)
@@ -288,6 +300,7 @@ def _each_forward(x, scale, bias, epsilon):
     return y.astype(x.dtype), (x, scale, mean, inverse)
 
 
+@partial(jax.jit, static_argnums=(0,))
 def _each_backward(epsilon, kept, slope):
     """The gradient of Ba et al. 2016 (arXiv 1607.06450)."""
     del epsilon

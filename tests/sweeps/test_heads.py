@@ -58,7 +58,7 @@ def trained_heads(records, decoder, *, together, rates=RATES, folder=None):
     return train_heads(jobs, model, bank, together=together)
 
 
-@pytest.mark.parametrize(("decoder", "rates"), [("linear", RATES), ("unet", RATES[:1])])
+@pytest.mark.parametrize(("decoder", "rates"), [("linear", RATES), ("unet", RATES[1:])])
 def test_heads_equal_training_runs(synthetic_records, tmp_path, decoder, rates):
     """Chips, views, order, loss, statistics and what is tested are those of a run.
 
