@@ -21,24 +21,32 @@ RATE = 1e-3
 pytestmark = pytest.mark.usefixtures("small_backbones")
 
 
+def _train(folder, records, **settings):
+    small = {"decoder": "linear", "weights": "random", "batch_size": 2, "steps": 1}
+    config = TrainConfig.of(
+        **{"backbone": "satlas", "architecture": "vit-s16", "region": "africa"},
+        **{"weight_decay": 0.0, "run_dir": folder, "learning_rate": RATE} | small | settings,
+    )
+    random = {"family": "satlas", "source": "random"}
+    run = start_run(config, {"africa": records}, random, band_input("satlas"))
+    train(run, create_model(run))
+    return run
+
+
 @pytest.fixture
 def trained(tmp_path, synthetic_records):
     """Trains in a folder of its own: the run."""
+    return lambda name="run", **settings: _train(tmp_path / name, synthetic_records, **settings)
 
-    def train_it(name="run", **settings):
-        small = {"decoder": "linear", "weights": "random", "batch_size": 2, "steps": 1}
-        config = TrainConfig.of(
-            **{"backbone": "satlas", "architecture": "vit-s16", "region": "africa"},
-            **{"weight_decay": 0.0, "run_dir": tmp_path / name, "learning_rate": RATE}
-            | small
-            | settings,
-        )
-        random = {"family": "satlas", "source": "random"}
-        run = start_run(config, {"africa": synthetic_records}, random, band_input("satlas"))
-        train(run, create_model(run))
-        return run
 
-    return train_it
+PLAIN = {"tune": "full", "batch_size": 4, "steps": 4}
+"""Two passes over eight chips: a program of cached steps is compiled for each number of them."""
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, synthetic_records):
+    """The losses of a run with which those that compute alike are compared."""
+    return losses(_train(tmp_path_factory.mktemp("plain") / "run", synthetic_records, **PLAIN))
 
 
 def losses(run):
@@ -101,26 +109,23 @@ def test_the_moving_average_is_what_is_kept(trained):
         np.testing.assert_allclose(ended[name], 0.15 * of_first + 0.85 * now, atol=1e-6)
 
 
-def test_ways_to_compute_a_step_give_the_same(trained):
+def test_ways_to_compute_a_step_give_the_same(trained, plain):
     """And may change when a run goes on, unlike what a step computes."""
-    settings = {"tune": "full", "batch_size": 4, "steps": 3}
-    expected = losses(trained("plain", **settings))
     for name, way in (
         ("cached and accumulated", {"device_cache": "on", "accumulate": 2}),
         ("sharded, read by a worker", {"shard_parameters": True, "workers": 1}),
     ):
-        np.testing.assert_allclose(losses(trained(name, **settings, **way)), expected, rtol=2e-4)
-    trained("remat", **settings | {"steps": 1})
-    got = losses(trained("remat", **settings, remat=True, device_cache="on"))
-    np.testing.assert_allclose(got, expected, rtol=2e-4)
+        np.testing.assert_allclose(losses(trained(name, **PLAIN, **way)), plain, rtol=2e-4)
+    trained("remat", **PLAIN | {"steps": 1})
+    got = losses(trained("remat", **PLAIN, remat=True, device_cache="on"))
+    np.testing.assert_allclose(got, plain, rtol=2e-4)
 
 
-def test_bfloat16_computes_what_is_kept_in_float32(trained):
-    settings = {"tune": "full", "steps": 2}
-    run = trained("narrow", **settings, compute_dtype="bfloat16")
-    wide, narrow = losses(trained("wide", **settings)), losses(run)
-    assert wide != narrow
-    np.testing.assert_allclose(narrow, wide, rtol=2e-2)
+def test_bfloat16_computes_what_is_kept_in_float32(trained, plain):
+    run = trained(**PLAIN, compute_dtype="bfloat16")
+    narrow = losses(run)
+    assert narrow != plain
+    np.testing.assert_allclose(narrow, plain, rtol=2e-2)
     assert {
         value.dtype for name, value in arrays(run.folder).items() if "progress" not in name
     } == {np.dtype(np.float32)}
