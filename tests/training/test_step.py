@@ -23,6 +23,7 @@ from jaxcrop.mesh import data_mesh, placement, put_batch, put_everywhere
 from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import BatchNorm, Conv
 from jaxcrop.models.primitives import widened
+from jaxcrop.models.segmenter import abstract_segmenter
 from jaxcrop.training.losses import make_loss
 from jaxcrop.training.network import Network, values_of
 from jaxcrop.training.optimizer import adamw
@@ -302,6 +303,18 @@ def test_statistics_are_the_mean_over_batches():
         norm(conv(torch.from_numpy(image.astype(np.float32)).permute(0, 3, 1, 2)))
     np.testing.assert_allclose(got["backbone.layers.1.mean"], norm.running_mean, rtol=1e-4)
     np.testing.assert_allclose(got["backbone.layers.1.var"], norm.running_var, rtol=1e-4)
+
+
+def test_equal_models_are_evaluated_by_one_program():
+    """In whichever mode they are: as they train, as they are read again, recomputing or not."""
+
+    def step(dtype="float32", **mode):
+        model = abstract_segmenter("resnet18", "unet", 2, 6)
+        model.set_attributes(**mode, raise_if_not_found=False)
+        return make_eval_step(Network.of(model), BANDS, dtype, range(1, 6), _one_device())
+
+    assert step() is step(use_running_average=True) is step(use_running_average=False, remat=True)
+    assert step() is not step("bfloat16")
 
 
 def test_only_classes_of_the_training_labels_are_predicted():
