@@ -58,8 +58,8 @@ def random_box(
     box_height = jnp.where(fits.any(), heights[first], height)
     box_width = jnp.where(fits.any(), widths[first], width)
     room = jnp.stack((height - box_height, width - box_width))
-    top, left = jnp.minimum((drawn[20:] * (room + 1)).astype(int), room)  # a product is rounded up
-    return Box(top, left, box_height, box_width)
+    start = (drawn[20:] * (room + 1)).astype(int)
+    return Box(*jnp.minimum(start, room), box_height, box_width)  # a product may be rounded up
 
 
 class Flips(NamedTuple):

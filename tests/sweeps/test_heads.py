@@ -62,7 +62,8 @@ def trained_heads(records, decoder, *, together, rates=RATES, folder=None):
 def test_heads_equal_training_runs(synthetic_records, tmp_path, decoder, rates):
     """Chips, views, order, loss, statistics and what is tested are those of a run.
 
-    The first loss is of the same weights, batch and views; AdamW makes much of rounding later.
+    The first loss is of the same weights, batch and views; AdamW makes much of rounding later, of
+    a U-Net's at the higher rate more than what would show a mistake.
     """
     found = trained_heads(
         synthetic_records, decoder, together=False, rates=rates, folder=tmp_path / "features"

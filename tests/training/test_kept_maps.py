@@ -8,33 +8,26 @@ import numpy as np
 import pytest
 from jax.experimental import io_callback
 from launching import logged
+from small_runs import train_small_run
 
-from jaxcrop.config import TrainConfig
 from jaxcrop.data.index import index_of
 from jaxcrop.data.splits import write_lists
 from jaxcrop.errors import InputError
 from jaxcrop.features import maps
 from jaxcrop.training import loop, validation
 from jaxcrop.training.kept_maps import MapFeed
-from jaxcrop.training.loop import train
 from jaxcrop.training.network import values_of
-from jaxcrop.training.runs import create_model, start_run
 from jaxcrop.training.scores import evaluate_run
-from jaxcrop.weights import band_input
 
 pytestmark = pytest.mark.usefixtures("small_backbones")
 
 
 def _train(folder, records, **settings):
     small = {
-        **{"backbone": "satlas", "region": "africa", "weights": "random", "budget": 6},
-        **{"architecture": "resnet18", "decoder": "linear", "learning_rate": 1e-4},
+        **{"architecture": "resnet18", "decoder": "linear", "learning_rate": 1e-4, "budget": 6},
         **{"augmentation": "views", "views": 2, "batch_size": 2, "steps": 4, "eval_every": 2},
     }
-    config = TrainConfig.of(run_dir=folder, **small | settings)
-    random = {"family": "satlas", "source": "random"}
-    run = start_run(config, {"africa": records}, random, band_input("satlas"))
-    train(run, create_model(run))
+    run = train_small_run(folder, records, **small | settings)
     assert not (folder / "maps").exists()
     return run
 

@@ -6,26 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from flax import nnx
+from small_runs import train_small_run
 
-from jaxcrop.config import TrainConfig
 from jaxcrop.errors import InputError
 from jaxcrop.training import validation
 from jaxcrop.training.evaluation import evaluate_chips
-from jaxcrop.training.loop import train
-from jaxcrop.training.runs import create_model, open_run, start_run
-from jaxcrop.weights import band_input
+from jaxcrop.training.runs import create_model, open_run
 
 pytestmark = pytest.mark.usefixtures("small_backbones")
 
 
 def _train(folder, records, **settings):
     """Train from random weights in `folder` and return the run."""
-    small = {"architecture": "resnet18", "weights": "random", "batch_size": 2}
-    config = TrainConfig.of(backbone="satlas", region="africa", run_dir=folder, **small | settings)
-    random = {"family": "satlas", "source": "random"}
-    run = start_run(config, {"africa": records}, random, band_input("satlas"))
-    train(run, create_model(run))
-    return run
+    small = {"architecture": "resnet18", "batch_size": 2}
+    return train_small_run(folder, records, **small | settings)
 
 
 def _arrays(model):

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from launching import arrays, steps
 from small_regions import build_small_region
+from small_runs import train_small_run
 
 from jaxcrop.config import TrainConfig
 from jaxcrop.train import train_and_evaluate
-from jaxcrop.training.loop import train
 from jaxcrop.training.network import values_of
-from jaxcrop.training.runs import create_model, open_run, start_run
-from jaxcrop.weights import band_input
+from jaxcrop.training.runs import create_model, open_run
 
 RATE = 1e-3
 
@@ -22,15 +21,11 @@ pytestmark = pytest.mark.usefixtures("small_backbones")
 
 
 def _train(folder, records, **settings):
-    small = {"decoder": "linear", "weights": "random", "batch_size": 2, "steps": 1}
-    config = TrainConfig.of(
-        **{"backbone": "satlas", "architecture": "vit-s16", "region": "africa"},
-        **{"weight_decay": 0.0, "run_dir": folder, "learning_rate": RATE} | small | settings,
-    )
-    random = {"family": "satlas", "source": "random"}
-    run = start_run(config, {"africa": records}, random, band_input("satlas"))
-    train(run, create_model(run))
-    return run
+    small = {
+        **{"architecture": "vit-s16", "decoder": "linear", "batch_size": 2, "steps": 1},
+        **{"weight_decay": 0.0, "learning_rate": RATE},
+    }
+    return train_small_run(folder, records, **small | settings)
 
 
 @pytest.fixture
