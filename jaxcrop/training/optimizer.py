@@ -1,11 +1,19 @@
 """AdamW by parameter groups, and the rule that lowers its rate when validation stalls."""
 
+import itertools
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxcrop.config import OptimizerConfig
+
+_SMALL = 2**14
+"""Parameters of fewer elements are updated as one."""
+
+_TOGETHER = "small"
+"""The name that this one has in the optimiser's state."""
 
 
 def adamw(config: OptimizerConfig, rates: Mapping[str, float]) -> optax.GradientTransformation:
@@ -13,23 +21,50 @@ def adamw(config: OptimizerConfig, rates: Mapping[str, float]) -> optax.Gradient
 
     `rates` says by what share of the learning rate each parameter learns, which holds for its
     decay too, as in PyTorch's parameter groups. A gradient whose norm over all parameters exceeds
-    `clip_norm` is scaled down to it first.
+    `clip_norm` is scaled down to it first. The moments of small parameters are one vector.
     """
 
     def scaled(updates, state, params=None):
         del params
         return {name: update * rates[name] for name, update in updates.items()}, state
 
-    parts = [
-        optax.adamw(
-            config.learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=config.weight_decay
-        )
-    ]
+    adam = optax.adamw(
+        config.learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=config.weight_decay
+    )
     if config.clip_norm is not None:
-        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+        adam = optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+    parts = [_packed(adam)]
     if set(rates.values()) != {1.0}:
         parts.append(optax.GradientTransformation(lambda params: optax.EmptyState(), scaled))
     return optax.chain(*parts)
+
+
+def _packed(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` with all small parameters as one.
+
+    Two thirds of a ResNet's arrays are biases and scales: one by one, they are most of what an
+    update has to compile and a checkpoint to write. (`optax.flatten` would copy the large ones too,
+    which takes longer than to update them.)
+    """
+
+    def pack(tree: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        packed = {name: array for name, array in tree.items() if array.size >= _SMALL}
+        if small := [tree[name].ravel() for name in sorted(tree) if name not in packed]:
+            packed[_TOGETHER] = jnp.concatenate(small)
+        return packed
+
+    def unpack(packed: Mapping[str, jax.Array], like: Mapping[str, jax.Array]):
+        small = sorted(set(like) - set(packed))
+        ends = itertools.accumulate(like[name].size for name in small)
+        pieces = jnp.split(packed[_TOGETHER], [*ends][:-1]) if small else []
+        whole = dict(packed) | dict(zip(small, pieces, strict=True))
+        return {name: whole[name].reshape(like[name].shape) for name in like}
+
+    def update(updates, state, params):
+        packed, state = inner.update(pack(updates), state, pack(params))
+        return unpack(packed, updates), state
+
+    return optax.GradientTransformation(lambda params: inner.init(pack(params)), update)
 
 
 def reduce_on_plateau(patience: int) -> optax.GradientTransformationExtraArgs:
@@ -48,5 +83,5 @@ def moving_average(
 
     Early on the decay is (1 + step) / (10 + step), so that the random beginning is soon forgotten.
     """
-    decay = jax.numpy.minimum(decay, (1 + step) / (10 + step))
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
     return {name: value + (1 - decay) * (params[name] - value) for name, value in average.items()}
