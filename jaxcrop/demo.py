@@ -4,7 +4,7 @@ import time
 
 from jaxcrop.config import TrainConfig
 from jaxcrop.data.build import build
-from jaxcrop.data.places import PLACES
+from jaxcrop.data.landscapes import LANDSCAPES
 from jaxcrop.data.reading import find_records
 from jaxcrop.data.synthetic import write_region, write_scene
 from jaxcrop.predict import PredictConfig, predict
@@ -37,7 +37,7 @@ def run(config: TrainConfig) -> None:
     picture = config.log.run_dir / "map.png"
     scene, truth = folder / "scene.tif", folder / "truth.tif"
     # The records are without the offset of processing baseline 04.00; a scene comes with it.
-    offset = PLACES[config.data.region].offset
+    offset = LANDSCAPES[config.data.region].offset
     predict(
         PredictConfig(
             config.log.run_dir, scene, crop_map, picture=picture, truth=truth, offset=offset

@@ -14,7 +14,7 @@ from jaxcrop.crops import CLASS_NAMES, CROPS
 from jaxcrop.data.bands import BandInput
 from jaxcrop.errors import InputError
 
-TRUE_COLOUR = BandInput(("B04", "B03", "B02"), (0.0,) * 3, (10_000.0,) * 3, clip=True)
+TRUE_COLOUR = BandInput.scaled(("B04", "B03", "B02"), clip=True)
 LARGEST_SIDE = 1000
 """Pixels that a scene is thinned to before it is drawn."""
 

@@ -155,7 +155,7 @@ def run(folder: Path, case: Case, *, on_device: bool) -> tuple[float, float]:
 
     write_region(folder / "source", "africa", CHIPS, seed=0)
     build("sact", folder / "source", folder / "records")
-    bands = BandInput(SENTINEL2_BANDS, (0.0,) * 13, (10_000.0,) * 13, clip=False)
+    bands = BandInput.scaled(SENTINEL2_BANDS)
     records = find_records(folder / "records", "sact")
     chips = records.chips("train", bands).repeat(TIMES)
     sampling = Sampling(len(chips), case.batch, 0)

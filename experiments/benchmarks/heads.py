@@ -69,8 +69,8 @@ def steps_of(chips: int, epochs: int) -> int:
 
 def lists(records, work: Work, folder: Path) -> Path:
     """Lists of the chips that budgets are drawn from and that test; the third is of no use."""
+    from jaxcrop.data.chip_lists import write_lists  # noqa: PLC0415
     from jaxcrop.data.index import index_of  # noqa: PLC0415
-    from jaxcrop.data.splits import write_lists  # noqa: PLC0415
 
     ids = np.random.default_rng(0).permutation(index_of(records).chip_id).tolist()
     test, (unused, *pool) = ids[: work.test], ids[work.test :]

@@ -24,7 +24,7 @@ from jaxcrop.data.bands import PUBLISHED_BANDS, SENTINEL2_BANDS, BandInput
 
 BATCH = 16
 ROUNDS = 5
-ALL_BANDS = BandInput(SENTINEL2_BANDS, (0.0,) * 13, (10_000.0,) * 13, clip=False)
+ALL_BANDS = BandInput.scaled(SENTINEL2_BANDS)
 
 
 def building(source: Path, out: Path, chips: int) -> float:

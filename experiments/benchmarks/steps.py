@@ -86,8 +86,7 @@ def our_training(case: Case, augmentation: str) -> Training:
     frozen = {name: values[name] for name, rate in rates.items() if not rate}
     state = replace(begun(params, statistics, optimizer, patience=1), frozen=frozen)
     state = jax.device_put(state, placement(state, mesh, spread=False))
-    count = case.bands
-    bands = BandInput(SENTINEL2_BANDS[:count], (0.0,) * count, (10_000.0,) * count, clip=False)
+    bands = BandInput.scaled(SENTINEL2_BANDS[: case.bands])
     loss = make_loss(LossConfig(), np.ones(NUM_CLASSES, int))
     task = Task(network, bands, case.dtype, loss, mesh)
     update = make_update(task, optimizer, augmentation=Augmentation(augmentation))

@@ -53,10 +53,11 @@ class Cost(NamedTuple):
 def draw(folder: Path, size: Size) -> None:
     """Records of synthetic chips, lists of their splits, and the same chips as GeoTIFFs."""
     from jaxcrop.data.build import build  # noqa: PLC0415
+    from jaxcrop.data.chip_lists import write_lists  # noqa: PLC0415
     from jaxcrop.data.experiment import plan  # noqa: PLC0415
     from jaxcrop.data.index import index_of  # noqa: PLC0415
     from jaxcrop.data.reading import find_records  # noqa: PLC0415
-    from jaxcrop.data.splits import random_split, write_lists  # noqa: PLC0415
+    from jaxcrop.data.splits import random_split  # noqa: PLC0415
     from jaxcrop.data.synthetic import write_region  # noqa: PLC0415
 
     chips = size.labelled + size.tested + 20
@@ -76,7 +77,7 @@ def write_geotiffs(experiment, split: str, folder: Path) -> None:
 
     from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput  # noqa: PLC0415
 
-    bands = BandInput(SENTINEL2_BANDS, (0.0,) * 13, (10_000.0,) * 13, clip=False)
+    bands = BandInput.scaled(SENTINEL2_BANDS)
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)
     for chip in experiment.chips(split, bands):

@@ -165,6 +165,7 @@ class Split(_OfRecords):
 
     def run(self) -> None:
         from jaxcrop.data import splits  # noqa: PLC0415
+        from jaxcrop.data.chip_lists import write_lists  # noqa: PLC0415
         from jaxcrop.data.index import index_of  # noqa: PLC0415
 
         index = index_of(self.records())
@@ -172,7 +173,7 @@ class Split(_OfRecords):
             partition = splits.random_split(index, self.seed)
         else:
             partition = splits.blocked_split(index, self.block_km, self.seed)
-        splits.write_lists(partition, self.out)
+        write_lists(partition, self.out)
         touching, apart = splits.adjacency(index, partition)
         sizes = ", ".join(f"{name} {len(ids)}" for name, ids in partition.items())
         print(

@@ -34,6 +34,13 @@ class BandInput:
                 f"{len(self.divisor)} divisors"
             )
 
+    @classmethod
+    def scaled(
+        cls, bands: Sequence[str], divisor: float = 10_000.0, *, clip: bool = False
+    ) -> "BandInput":
+        """Bands of one scale, by default reflectances."""
+        return cls(tuple(bands), (0.0,) * len(bands), (divisor,) * len(bands), clip)
+
     def indices(self, available: Sequence[str], source: str) -> tuple[int, ...]:
         """Position of each wanted band among `available`, the bands of file or dataset `source`.
 

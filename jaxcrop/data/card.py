@@ -127,7 +127,7 @@ def _read_pixels(records: "Records", index: ChipIndex) -> _Pixels:
     sources = {split: records.raw(split) for split in set(index.split.tolist())}
     parts = []
     hectares = index.pixel_hectares
-    for row, (split, position) in enumerate(index.places(index.chip_id)):
+    for row, (split, position) in enumerate(index.positions(index.chip_id)):
         record = sources[split][position]
         values = record["image"].reshape(-1, len(histogram))
         for of_band, band in zip(histogram, values[values.any(axis=1)].T, strict=True):

@@ -20,8 +20,7 @@ from jaxcrop.errors import InputError
 Setting = Literal["id", "ood", "ood+id"]
 """Trained on the region that is tested (in distribution), on others (out of it), or on both."""
 
-
-Place = tuple[str, str]
+ChipRef = tuple[str, str]
 """Region and id of a chip."""
 
 
@@ -39,13 +38,13 @@ class Experiment:
         Raises InputError where a region's records lack a band.
         """
         parts = [
-            self.records[region].chips_at(self.indices[region].places(ids), band_input)
+            self.records[region].chips_at(self.indices[region].positions(ids), band_input)
             for region, ids in self.ids[split].items()
         ]
         return parts[0] if len(parts) == 1 else grain.MapDataset.concatenate(parts)
 
-    def places(self, split: str) -> list[Place]:
-        """Where those chips are, in the same order."""
+    def refs(self, split: str) -> list[ChipRef]:
+        """The regions and ids of those chips, in the same order."""
         return [(region, i) for region, ids in self.ids[split].items() for i in ids]
 
     @property

@@ -81,7 +81,7 @@ class ChipIndex:
             )
         return rows
 
-    def places(self, chip_ids: Iterable[str]) -> list[tuple[str, int]]:
+    def positions(self, chip_ids: Iterable[str]) -> list[tuple[str, int]]:
         """The stored split of each chip and its position there, as `Records.chips_at` takes it."""
         return [(str(self.split[row]), int(self.position[row])) for row in self.rows(chip_ids)]
 

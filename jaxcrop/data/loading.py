@@ -57,6 +57,5 @@ def load(
     `jaxcrop.crops`. Raises InputError where records, split or a band are missing.
     """
     records = built_records(name, data_dir, variant)
-    bands = tuple(records.bands if bands is None else bands)
-    zeros, ones = (0.0,) * len(bands), (1.0,) * len(bands)
-    return records.chips(split, BandInput(bands, zeros, ones, clip=False), dates)
+    wanted = BandInput.scaled(tuple(records.bands if bands is None else bands))
+    return records.chips(split, wanted, dates)

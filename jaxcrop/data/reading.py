@@ -157,13 +157,13 @@ class Records:
 
     def chips_at(
         self,
-        places: Sequence[tuple[str, int]],
+        positions: Sequence[tuple[str, int]],
         band_input: BandInput,
         dates: LeastCloudy | InMonths = LeastCloudy(),
     ) -> Sequence[Chip]:
-        """The chips at these places, each a split and a position in it, as `chips` gives them."""
-        sources = {split: self.raw(split) for split in {split for split, _ in places}}
-        return self._chips(_Places(sources, places), band_input, dates)
+        """The chips that stand there, each in a split and at a position of it, as `chips` gives."""
+        sources = {split: self.raw(split) for split in {split for split, _ in positions}}
+        return self._chips(_Picked(sources, positions), band_input, dates)
 
     def _chips(self, source, band_input: BandInput, dates: LeastCloudy | InMonths):
         indices = list(band_input.indices(self.bands, str(self.folder)))
@@ -202,17 +202,17 @@ class _Decoded:
 
 
 @dataclass(frozen=True)
-class _Places:
+class _Picked:
     """Records of several splits as one sequence."""
 
     sources: Mapping[str, Sequence[dict]]
-    places: Sequence[tuple[str, int]]
+    positions: Sequence[tuple[str, int]]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
     def __getitem__(self, index: int) -> dict:
-        split, position = self.places[index]
+        split, position = self.positions[index]
         return self.sources[split][position]
 
 
@@ -298,28 +298,28 @@ def training_batches(
 
 def stacked(
     chips: Sequence[Chip],
-    places: Sequence[int],
+    positions: Sequence[int],
     size: int | None = None,
     *,
     spares: Spares | None = None,
 ) -> tuple[tuple[str, ...], Batch]:
-    """The chips at these places as a batch, and their ids; up to `size`, all-ignored ones fill it.
+    """The chips at these positions as a batch, and their ids; all-ignored ones fill it to `size`.
 
     Threads read them, each straight into the batch, which is one of `spares` if there are any.
     """
-    first, size = chips[places[0]], len(places) if size is None else size
+    first, size = chips[positions[0]], len(positions) if size is None else size
     image = (spares or Spares()).take((size, *first.image.shape), first.image.dtype)
     label = np.zeros((size, *first.label.shape), first.label.dtype)
     number = np.zeros(size, np.uint32)
-    image[len(places) :] = 0
+    image[len(positions) :] = 0
 
     def put(row: int) -> str:
-        chip = chips[places[row]] if row else first
+        chip = chips[positions[row]] if row else first
         image[row], label[row] = chip.image, chip.label
         number[row] = crc32(chip.chip_id.encode())
         return chip.chip_id
 
-    ids = tuple(_readers().map(put, range(len(places))))
+    ids = tuple(_readers().map(put, range(len(positions))))
     return ids, Batch(image, label, number)
 
 

@@ -49,7 +49,7 @@ def chip_figure(records: "Records", split: str, position: int) -> Figure:
     figure = Figure(figsize=(10.2, 3.1 * days + 1.1), layout="constrained")
     grid = figure.add_gridspec(days, 3)
     for column, (name, bands) in enumerate(_COMPOSITES.items()):
-        wanted = BandInput(bands, (0.0,) * 3, (1.0,) * 3, clip=False)
+        wanted = BandInput.scaled(bands)
         indices = wanted.indices(records.bands, str(records.folder))
         for day in range(days):
             axes = figure.add_subplot(grid[day, column])

@@ -1,8 +1,6 @@
 """Which chips train, validate and test: splits, the paper's lists, label budgets, regions mixed."""
 
 import hashlib
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,17 +12,13 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from jaxcrop.crops import IGNORE, OTHER
+from jaxcrop.data.chip_lists import find_lists, read_list
 from jaxcrop.data.index import ChipIndex, degrees_between, first_few
 from jaxcrop.errors import InputError
-from jaxcrop.files import replacing
 from jaxcrop.statistics.blocks import BLOCK_KM, EARTH_KM, block_ids
 
 Partition = Mapping[str, tuple[str, ...]]
 """Chip ids by split: train, validation, test."""
-
-_PAPERS = re.compile(r"sentinel2_(.+)_subsampled_(10|100|100_train|900|test)\.csv")
-_HEADER = "Test"
-"""The first line of every list of the October 2024 release, whatever it lists."""
 
 _NEAR = 1.25
 """Chips are adjacent whose centres are less than this many chips apart along both axes."""
@@ -102,11 +96,11 @@ def listed(
     of `seed` and the id. Raises InputError for missing lists and, unless `missing` is "ignore",
     for ids that the records lack.
     """
-    paths = _lists(index, folder, train)
     known = set(index.chip_id.tolist())
+    paths = find_lists(known, folder, train)
     partition = {}
     for name, path in paths.items():
-        ids = _read_list(path)
+        ids = read_list(path)
         lacking = [chip_id for chip_id in ids if chip_id not in known]
         if lacking and missing == "error":
             raise InputError(
@@ -121,28 +115,6 @@ def listed(
     partition = {name: partition[name] for name in ("train", "validation", "test")}
     check(index, partition)
     return partition
-
-
-def write_lists(partition: Partition, folder: Path) -> None:
-    """Write {split}.csv, one chip id a line, and splits.json with number and SHA-256 of each."""
-    contents = {
-        f"{name}.csv": "".join(f"{chip_id}\n" for chip_id in ids).encode()
-        for name, ids in partition.items()
-    }
-    summary = {
-        name: {"chips": content.count(b"\n"), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in contents.items()
-    }
-    contents["splits.json"] = f"{json.dumps(summary, indent=2)}\n".encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            with replacing(folder / name) as draft:
-                draft.write_bytes(content)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {folder} ({error.strerror}): choose another folder"
-        ) from error
 
 
 def check(index: ChipIndex, partition: Partition) -> None:
@@ -206,11 +178,11 @@ def paper_list(index: ChipIndex, folder: Path, n: int) -> tuple[str, ...]:
 
     Raises InputError where the folder has no such list.
     """
-    path = _lists(index, folder, str(n))["train"]
+    known = set(index.chip_id.tolist())
+    path = find_lists(known, folder, str(n))["train"]
     if path.name == "train.csv":
         raise InputError(f"{folder} holds no list of the paper's: draw the labelled chips")
-    known = set(index.chip_id.tolist())
-    return tuple(chip_id for chip_id in _read_list(path) if chip_id in known)
+    return tuple(chip_id for chip_id in read_list(path) if chip_id in known)
 
 
 def balanced(
@@ -379,38 +351,3 @@ def _strata(index: ChipIndex, chip_ids: Sequence[str]) -> Int[np.ndarray, " n"]:
     covers = counts >= 0.05 * np.maximum(counts.sum(axis=1, keepdims=True), 1)
     abundance = counts.sum(axis=0)
     return np.where(covers, abundance, abundance.sum() + 1).argmin(axis=1)
-
-
-def _lists(index: ChipIndex, folder: Path, train: str) -> dict[str, Path]:
-    """The list of each split that `folder` holds."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give the one that holds the lists")
-    ours = {name: folder / f"{name}.csv" for name in ("train", "validation", "test")}
-    if ours["train"].is_file() and ours["test"].is_file():
-        return {name: path for name, path in ours.items() if path.is_file()}
-    sets: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        match = _PAPERS.fullmatch(path.name)
-        if match:
-            sets.setdefault(match[1], {})[match[2].removesuffix("_train")] = path
-    complete = {name: lists for name, lists in sets.items() if {train, "test"} <= lists.keys()}
-    if not complete:
-        raise InputError(
-            f"{folder} holds neither train.csv and test.csv nor "
-            f"sentinel2_<set>_subsampled_{train}.csv and _test.csv: put the lists there"
-        )
-    known = set(index.chip_id.tolist())
-    best = max(complete, key=lambda name: len(known.intersection(_read_list(sets[name]["test"]))))
-    return {"train": sets[best][train], "test": sets[best]["test"]}
-
-
-def _read_list(path: Path) -> tuple[str, ...]:
-    """Chip ids of a list: header or none, any line ends, names of files or of chips."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read as text: give a list of one chip a line"
-        ) from error
-    names = lines[1:] if lines[:1] == [_HEADER] else lines
-    return tuple(dict.fromkeys(name.removesuffix(".tif") for name in names if name))

@@ -26,7 +26,7 @@ _UNCOMPRESSED = 0
 _BUFFERS = 512  # of one call; the system takes 1,024
 _FILES = 256  # that are kept open
 
-Place = tuple[Path, int, int]
+Span = tuple[Path, int, int]
 """File, first byte and number of bytes of a record, block headers among them not counted."""
 
 
@@ -37,31 +37,31 @@ class StoredRecords:
     Raises InputError, naming the file, where one is damaged or was not written by a build of ours.
     """
 
-    places: tuple[Place, ...]
+    spans: tuple[Span, ...]
 
     @classmethod
     def of(cls, info: tfds.core.DatasetInfo, split: str) -> "StoredRecords":
         """The records of a split, or of a part of it as TFDS writes parts: "train[:100]"."""
-        places = []
+        spans = []
         for instruction in info.splits[split].file_instructions:
-            of_file = _places(Path(instruction.filename), instruction.examples_in_shard)
+            of_file = _spans(Path(instruction.filename), instruction.examples_in_shard)
             end = None if instruction.take < 0 else instruction.skip + instruction.take
-            places += of_file[instruction.skip : end]
-        return cls(tuple(places))
+            spans += of_file[instruction.skip : end]
+        return cls(tuple(spans))
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.spans)
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, " n"]:
-        return _read(*self.places[index])
+        return _read(*self.spans[index])
 
 
 @cache
-def _places(path: Path, count: int) -> Sequence[Place]:
+def _spans(path: Path, count: int) -> Sequence[Span]:
     """Where the records of a file lie, its first `count`; what follows is the index of the file."""
-    places: list[Place] = []
+    spans: list[Span] = []
     at = 0
-    while len(places) < count:
+    while len(spans) < count:
         header = _read(path, at, _CHUNK_HEADER)
         length, kind = int(header[8:16].view("<u8")[0]), header[24]
         data = _after(at, _CHUNK_HEADER)
@@ -73,8 +73,8 @@ def _places(path: Path, count: int) -> Sequence[Place]:
             before = 1 + bytes_of_length + start[1]
             if start[0] != _UNCOMPRESSED or bytes_of_length > 1 or header[25] != 1:
                 raise _damaged(path)
-            places.append((path, _after(data, before), length - before))
-    return places
+            spans.append((path, _after(data, before), length - before))
+    return spans
 
 
 @lru_cache(_FILES)

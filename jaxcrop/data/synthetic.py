@@ -21,7 +21,7 @@ from rasterio.transform import from_origin
 
 from jaxcrop.crops import CROPS, MAIZE, OTHER, RICE, SOYBEAN, WHEAT
 from jaxcrop.data.bands import PUBLISHED_BANDS, SENTINEL2_BANDS
-from jaxcrop.data.places import PLACES, WILD, Place
+from jaxcrop.data.landscapes import LANDSCAPES, WILD, Landscape
 from jaxcrop.data.spectra import COVERS, SPECTRA, ground_under
 from jaxcrop.errors import InputError
 from jaxcrop.regions import REGIONS
@@ -75,7 +75,7 @@ def write_region(out: Path, region: str, chips: int, seed: int) -> None:
     label maps hold the raw codes of the region's dataset. The same seed draws the same pixels.
     Raises InputError for an unknown region, fewer than one chip, or a folder that holds some.
     """
-    place = _place(region)
+    landscape = _landscape(region)
     if chips < 1:
         raise InputError(f"cannot draw {chips} chips: ask for at least one")
     _make_folder(out)
@@ -89,13 +89,13 @@ def write_region(out: Path, region: str, chips: int, seed: int) -> None:
         columns = max(1, round(np.sqrt(chips / 4)))
         for block in range(-(-chips // 4)):
             row, column = divmod(block, columns)
-            left = place.origin[0] + column * BLOCK * PIXEL
-            top = place.origin[1] - row * BLOCK * PIXEL
+            left = landscape.origin[0] + column * BLOCK * PIXEL
+            top = landscape.origin[1] - row * BLOCK * PIXEL
             drawing = draw(region, BLOCK, BLOCK, (seed, 0, block))
-            labels = np.where(drawing.surveyed, drawing.code, place.wild_codes[0])
-            label_at = from_origin(left, top + place.label_shift, PIXEL, PIXEL)
+            labels = np.where(drawing.surveyed, drawing.code, landscape.wild_codes[0])
+            label_at = from_origin(left, top + landscape.label_shift, PIXEL, PIXEL)
             _write_labels(
-                Path(partial) / "labels" / f"{block:04d}.tif", labels, place.label_crs, label_at
+                Path(partial) / "labels" / f"{block:04d}.tif", labels, landscape.label_crs, label_at
             )
             for quarter in range(min(4, chips - 4 * block)):
                 y, x = (10 + 270 * (quarter // 2), 10 + 270 * (quarter % 2))
@@ -103,7 +103,7 @@ def write_region(out: Path, region: str, chips: int, seed: int) -> None:
                 _write_image(
                     Path(partial) / "chips" / name,
                     drawing.image[y : y + CHIP, x : x + CHIP],
-                    place.crs,
+                    landscape.crs,
                     from_origin(left + x * PIXEL, top - y * PIXEL, PIXEL, PIXEL),
                     drawing.day,
                 )
@@ -117,40 +117,44 @@ def write_scene(out: Path, region: str, seed: int, height: int, width: int) -> N
     The scene is as a chip, `height` x `width` pixels; the truth is uint8, the harmonised class of
     every pixel, with the colours of `jaxcrop.crops`. Raises InputError as `write_region` does.
     """
-    place = _place(region)
+    landscape = _landscape(region)
     if min(height, width) < 1:
         raise InputError(f"cannot draw a scene of {height} x {width} pixels")
     _make_folder(out)
     drawing = draw(region, height, width, (seed, 1))
-    at = from_origin(place.origin[0], place.origin[1] + (height + 1000) * PIXEL, PIXEL, PIXEL)
+    at = from_origin(
+        landscape.origin[0], landscape.origin[1] + (height + 1000) * PIXEL, PIXEL, PIXEL
+    )
     with tempfile.TemporaryDirectory(dir=out, prefix=".drawing-") as partial:
         scene, truth = Path(partial) / "scene.tif", Path(partial) / "truth.tif"
-        _write_image(scene, drawing.image, place.crs, at, drawing.day)
+        _write_image(scene, drawing.image, landscape.crs, at, drawing.day)
         colours = {i: (*crop.rgb, 255) for i, crop in enumerate(CROPS)}
-        _write_labels(truth, drawing.crop, place.crs, at, colours)
+        _write_labels(truth, drawing.crop, landscape.crs, at, colours)
         for path in (truth, scene):
             os.replace(path, out / path.name)
 
 
 def draw(region: str, height: int, width: int, seed: tuple[int, ...]) -> Drawing:
     """Draw height x width pixels of a region; the same seed draws the same pixels."""
-    place = _place(region)
-    rng = np.random.default_rng((*seed, list(PLACES).index(region)))
+    landscape = _landscape(region)
+    rng = np.random.default_rng((*seed, list(LANDSCAPES).index(region)))
     padded = tuple(-(-size // 6) * 6 for size in (height, width))
-    elapsed = int(rng.integers(place.days))
-    day = place.first_day + timedelta(days=elapsed)
+    elapsed = int(rng.integers(landscape.days))
+    day = landscape.first_day + timedelta(days=elapsed)
     noise = {scale: _smooth_noise(rng, padded, scale) for scale in (1.2, 3, 20, 70)}
-    land = _lay_out(rng, place, padded, noise)
-    surface = _surface(rng, place, land, noise, day.timetuple().tm_yday + place.calendar)
-    image = _seen_from_space(rng, place, surface)
-    crops = np.array([_harmonised(region, cover) for _, cover, _ in place.crops], np.uint8)
-    smallest = np.min_scalar_type(max(*place.wild_codes, *(code for code, _, _ in place.crops)))
-    codes = np.array([code for code, _, _ in place.crops], smallest)
+    land = _lay_out(rng, landscape, padded, noise)
+    surface = _surface(rng, landscape, land, noise, day.timetuple().tm_yday + landscape.calendar)
+    image = _seen_from_space(rng, landscape, surface)
+    crops = np.array([_harmonised(region, cover) for _, cover, _ in landscape.crops], np.uint8)
+    smallest = np.min_scalar_type(
+        max(*landscape.wild_codes, *(code for code, _, _ in landscape.crops))
+    )
+    codes = np.array([code for code, _, _ in landscape.crops], smallest)
     field_crop = land.crop_of_field[land.field]
     is_field = land.wild < 0
-    wild_codes = np.array(place.wild_codes, smallest)
+    wild_codes = np.array(landscape.wild_codes, smallest)
     code = np.where(is_field, codes[field_crop], wild_codes[land.wild])
-    crop = np.where(is_field, crops[field_crop], place.wild_crop).astype(np.uint8)
+    crop = np.where(is_field, crops[field_crop], landscape.wild_crop).astype(np.uint8)
     piece = np.s_[:height, :width]
     return Drawing(
         image[piece], code[piece], crop[piece], land.surveyed[piece] | ~is_field[piece], day
@@ -176,12 +180,12 @@ class _Parcel(NamedTuple):
     box: tuple[float, float, float, float]
 
 
-def _lay_out(rng, place: Place, shape, noise) -> _Land:
+def _lay_out(rng, landscape: Landscape, shape, noise) -> _Land:
     """Farms cut into fields, with roads, hedges, woods, water, yards and centre pivots."""
     y, x = np.indices(shape, np.float32)
-    angle = rng.uniform(-0.6, 0.6) if place.bend else 0.0
-    u = np.cos(angle) * x - np.sin(angle) * y + place.bend * noise[70]
-    v = np.sin(angle) * x + np.cos(angle) * y + place.bend * np.roll(noise[70], 97, axis=(0, 1))
+    angle = rng.uniform(-0.6, 0.6) if landscape.bend else 0.0
+    u = np.cos(angle) * x - np.sin(angle) * y + landscape.bend * noise[70]
+    v = np.sin(angle) * x + np.cos(angle) * y + landscape.bend * np.roll(noise[70], 97, axis=(0, 1))
     u, v = u.ravel(), v.ravel()
     size = u.size
     field = np.zeros(size, np.int32)
@@ -189,14 +193,14 @@ def _lay_out(rng, place: Place, shape, noise) -> _Land:
     surveyed = np.zeros(size, bool)
     across = np.zeros(size, np.float32)
     crop_of_field = []
-    shares = np.array([share for _, _, share in place.crops])
+    shares = np.array([share for _, _, share in landscape.crops])
     shares /= shares.sum()
     whole = _Parcel(np.arange(size, dtype=np.int32), (u.min(), u.max() + 1, v.min(), v.max() + 1))
-    for farm in _cut(rng, (u, v), whole, 12 * place.field, 1.0):
+    for farm in _cut(rng, (u, v), whole, 12 * landscape.field, 1.0):
         # A farm has favourites: neighbouring fields share a crop more often than by chance.
         taste = rng.dirichlet(6 * shares)
-        is_surveyed = rng.random() < place.surveyed
-        for parcel in _cut(rng, (u, v), farm, place.field, place.aspect):
+        is_surveyed = rng.random() < landscape.surveyed
+        for parcel in _cut(rng, (u, v), farm, landscape.field, landscape.aspect):
             pixels, (left, right, bottom, top) = parcel
             pu, pv = u[pixels], v[pixels]
             field[pixels] = len(crop_of_field)
@@ -208,7 +212,7 @@ def _lay_out(rng, place: Place, shape, noise) -> _Land:
             hedge = _TREES if rng.random() < 0.25 else _SHRUB
             wild[pixels[edge < rng.uniform(0.2, 0.9)]] = hedge
             radius = 0.49 * min(right - left, top - bottom)
-            if radius > 14 and rng.random() < place.pivots:
+            if radius > 14 and rng.random() < landscape.pivots:
                 distance = np.hypot(pu - (left + right) / 2, pv - (bottom + top) / 2)
                 wild[pixels[distance > radius]] = _SHRUB
         pixels, (left, right, bottom, top) = farm
@@ -221,16 +225,16 @@ def _lay_out(rng, place: Place, shape, noise) -> _Land:
             wild[pixels[near < 6]] = _TREES
             wild[pixels[(near < 4) & ((pu // 2 + pv // 3) % 2 < 1)]] = _ROOF
     field, wild, surveyed, across = (a.reshape(shape) for a in (field, wild, surveyed, across))
-    _overgrow(rng, place, noise, wild)
+    _overgrow(rng, landscape, noise, wild)
     return _Land(field, wild, surveyed, across, np.array(crop_of_field))
 
 
-def _overgrow(rng, place: Place, noise, wild: NDArray[np.int8]) -> None:
-    """Put hills of scrub and wood, a river and ponds over the fields, in place."""
+def _overgrow(rng, landscape: Landscape, noise, wild: NDArray[np.int8]) -> None:
+    """Put hills of scrub and wood, a river and ponds over the fields, in landscape."""
     height, width = wild.shape
     y, x = np.indices(wild.shape, np.float32)
     hills = noise[70] + 0.25 * noise[20]
-    rough = hills > np.quantile(hills, 1 - place.wild)
+    rough = hills > np.quantile(hills, 1 - landscape.wild)
     wild[rough] = np.where(noise[3] + 0.5 * noise[20] > 0.4, _TREES, _SHRUB)[rough]
     if rng.random() < 0.5:
         bends = 30 * np.sin(y / rng.uniform(40, 90)) + 5 * noise[20]
@@ -266,12 +270,12 @@ def _cut(rng, at, parcel: _Parcel, area: float, aspect: float) -> list[_Parcel]:
     return done
 
 
-def _surface(rng, place: Place, land: _Land, noise, day: float) -> NDArray[np.float32]:
+def _surface(rng, landscape: Landscape, land: _Land, noise, day: float) -> NDArray[np.float32]:
     """Surface reflectance (band, height, width) on a day of the crops' northern calendar."""
-    covers = [COVERS[cover] for _, cover, _ in place.crops]
+    covers = [COVERS[cover] for _, cover, _ in landscape.crops]
     fields = len(land.crop_of_field)
     bands = len(SENTINEL2_BANDS)
-    brightness, redness = place.soil
+    brightness, redness = landscape.soil
     soil = SPECTRA["soil"] * brightness * np.exp(redness * _REDNESS).astype(np.float32)
     green_share, dry_share, patches, swaths = np.zeros((4, fields), np.float32)
     green, dry, ground = np.zeros((3, fields, bands), np.float32)
@@ -312,17 +316,17 @@ def _surface(rng, place: Place, land: _Land, noise, day: float) -> NDArray[np.fl
     return surface
 
 
-def _seen_from_space(rng, place: Place, surface) -> NDArray[np.uint16]:
+def _seen_from_space(rng, landscape: Landscape, surface) -> NDArray[np.uint16]:
     """Digital numbers (height, width, band) of a surface: air, haze, clouds, optics, noise."""
     shape = surface.shape[1:]
-    haze = place.haze * np.exp(0.35 * _smooth_noise(rng, shape, 90) + rng.normal(0, 0.3))
+    haze = landscape.haze * np.exp(0.35 * _smooth_noise(rng, shape, 90) + rng.normal(0, 0.3))
     cloud = np.zeros(shape, np.float32)
     if rng.random() < 0.3:
         billow = _smooth_noise(rng, shape, 30) + 0.35 * _smooth_noise(rng, shape, 6)
         cloud = np.clip((billow - rng.uniform(2.0, 2.6)) / 0.5, 0, 1)
     shadow = np.roll(cloud, (-18, 25), axis=(0, 1))
     lit = 1 - 0.6 * shadow
-    gains = np.float32(1e4 * place.gain * np.exp(rng.normal(0, 0.012, len(SENTINEL2_BANDS))))
+    gains = np.float32(1e4 * landscape.gain * np.exp(rng.normal(0, 0.012, len(SENTINEL2_BANDS))))
     image = np.empty((*shape, len(SENTINEL2_BANDS)), np.uint16)
     for i, band in enumerate(SENTINEL2_BANDS):
         light = surface[i] * lit * _PASSED[i] * (1 - 0.12 * haze) + _PATH[i]
@@ -330,7 +334,7 @@ def _seen_from_space(rng, place: Place, surface) -> NDArray[np.uint16]:
         light = _resolved(light + cloud * (_CLOUD[i] - light), _COARSE.get(band, 1))
         numbers = gains[i] * light
         numbers += (8 + 0.008 * numbers) * rng.standard_normal(shape, np.float32)
-        image[..., i] = np.clip(np.rint(numbers) + place.offset, 1, 65535)
+        image[..., i] = np.clip(np.rint(numbers) + landscape.offset, 1, 65535)
     return image
 
 
@@ -366,10 +370,10 @@ def _harmonised(region: str, cover: str) -> int:
     return crop if crop in REGIONS[region].classes else OTHER
 
 
-def _place(region: str) -> Place:
-    if region not in PLACES:
-        raise InputError(f"no region is called {region}: choose one of {', '.join(PLACES)}")
-    return PLACES[region]
+def _landscape(region: str) -> Landscape:
+    if region not in LANDSCAPES:
+        raise InputError(f"no region is called {region}: choose one of {', '.join(LANDSCAPES)}")
+    return LANDSCAPES[region]
 
 
 def _make_folder(out: Path) -> None:

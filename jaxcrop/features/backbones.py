@@ -60,9 +60,8 @@ class FrozenBackbone:
     @classmethod
     def raw(cls, bands: Sequence[str] = SENTINEL2_BANDS) -> "FrozenBackbone":
         """No backbone at all: the features of a pixel are its bands, as reflectances."""
-        count = len(bands)
-        scale = BandInput(tuple(bands), (0.0,) * count, (10_000.0,) * count, clip=False)
-        return cls._of(RawBands(count), "raw bands", scale, 1, "float32")
+        reflectances = BandInput.scaled(bands)
+        return cls._of(RawBands(len(bands)), "raw bands", reflectances, 1, "float32")
 
     @classmethod
     def _of(cls, module: nnx.Module, architecture, band_input, multiple, dtype) -> "FrozenBackbone":

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxcrop.data.experiment import Place
+from jaxcrop.data.experiment import ChipRef
 from jaxcrop.features.backbones import AS_THEY_ARE, FrozenBackbone, View
 from jaxcrop.features.maps import ChipSet, FeatureMaps, feature_maps, map_specs
 from jaxcrop.features.store import FeatureStore, Spec
@@ -68,21 +68,21 @@ class FeatureBank:
     def fill(
         self,
         arrays: MapsAndLabels,
-        places: Sequence[Place],
+        refs: Sequence[ChipRef],
         views: Int[np.ndarray, " n"] | None = None,
     ) -> None:
         """Put the maps and labels of chips, each in its view (none: as they are), into `arrays`.
 
         Rows beyond the chips are left without labels.
         """
-        views = np.zeros(len(places), int) if views is None else views
+        views = np.zeros(len(refs), int) if views is None else views
         maps, label = arrays
-        for row, (place, view) in enumerate(zip(places, views.tolist(), strict=True)):
-            found, at = self._of(place[0], view), self._rows[place]
+        for row, (ref, view) in enumerate(zip(refs, views.tolist(), strict=True)):
+            found, at = self._of(ref[0], view), self._rows[ref]
             for whole, of_view in zip(maps, found.maps, strict=True):
                 whole[row] = of_view[at]
             label[row] = found.label[at]
-        label[len(places) :] = 0
+        label[len(refs) :] = 0
         for found in self._maps.values():
             for array in (*found.maps, found.label):
                 _return_pages(array)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxcrop.compiling import shared
 from jaxcrop.data.bands import BandInput
-from jaxcrop.data.experiment import Experiment, Place
+from jaxcrop.data.experiment import ChipRef, Experiment
 from jaxcrop.data.index import ChipIndex
 from jaxcrop.data.reading import Batch, Chip, Records, evaluation_batches
 from jaxcrop.errors import InputError
@@ -54,7 +54,7 @@ class ChipSet:
 
     def chips(self, band_input: BandInput) -> Sequence[Chip]:
         """The chips with the wanted bands. Raises InputError where the records lack one."""
-        return self.records.chips_at(self.index.places(self.ids), band_input)
+        return self.records.chips_at(self.index.positions(self.ids), band_input)
 
     @property
     def digest(self) -> str:
@@ -69,10 +69,10 @@ class ChipSet:
         return hashed.hexdigest()
 
 
-def chip_sets(experiment: Experiment, places: Iterable[Place]) -> dict[str, ChipSet]:
-    """The chips at these places, each once, by region."""
+def chip_sets(experiment: Experiment, refs: Iterable[ChipRef]) -> dict[str, ChipSet]:
+    """These chips, each once, by region."""
     ids: dict[str, set[str]] = {}
-    for region, chip_id in places:
+    for region, chip_id in refs:
         ids.setdefault(region, set()).add(chip_id)
     return {
         region: ChipSet(

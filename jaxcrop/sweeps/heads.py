@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxcrop.compiling import compiled
 from jaxcrop.config import LossConfig, OptimizerConfig, TrainConfig
 from jaxcrop.data.augment import Augmentation
-from jaxcrop.data.experiment import Experiment, Place
+from jaxcrop.data.experiment import ChipRef, Experiment
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
 from jaxcrop.features.bank import ArraysInTurn, FeatureBank
@@ -55,7 +55,7 @@ class Job:
     def sampling(self) -> Sampling:
         """What composes its batches, as in a training run on one device."""
         optimizer = self.config.optimizer
-        chips = len(self.experiment.places("train"))
+        chips = len(self.experiment.refs("train"))
         size = min(optimizer.batch_size, chips)
         return Sampling(chips, size, optimizer.seed, optimizer.sampling)
 
@@ -197,15 +197,15 @@ class _Feed:
 
     def batch(
         self,
-        places: Sequence[Sequence[Place]],
+        refs: Sequence[Sequence[ChipRef]],
         views: Sequence[Int[np.ndarray, " n"] | None] | None = None,
         size: int | None = None,
     ) -> tuple[Maps, UInt8[Array, "heads n h w"]]:
         """The maps and labels of each head's chips, and of none up to `size`."""
         self._readers.reverse()
         jax.block_until_ready(self._readers[0])  # what reads these arrays, as device and host may
-        maps, label = self._arrays.of(self._bank, len(places), size or len(places[0]))
-        for head, of_head in enumerate(places):
+        maps, label = self._arrays.of(self._bank, len(refs), size or len(refs[0]))
+        for head, of_head in enumerate(refs):
             arrays = tuple(x[head] for x in maps), label[head]
             self._bank.fill(arrays, of_head, None if views is None else views[head])
         return _spread((maps, label), self._mesh)
@@ -235,15 +235,15 @@ def _train(
         )
         for job in jobs
     ]
-    chips = [job.experiment.places("train") for job in jobs]
+    chips = [job.experiment.refs("train") for job in jobs]
     training: list[Float[Array, " heads"]] = []
     feed = _Feed(bank, programs.mesh)
     while done < last:
         until = min(last, samplings[0].validation_after(done, config.eval_every))
         for step in range(done, until):
             chosen = [
-                [places[k] for k in sampling.batch(step)]
-                for places, sampling in zip(chips, samplings, strict=True)
+                [refs[k] for k in sampling.batch(step)]
+                for refs, sampling in zip(chips, samplings, strict=True)
             ]
             maps, label = feed.batch(chosen, [of_head.get(step) for of_head in views])
             state, loss = programs.update(state, rates, weights, maps, label)
@@ -285,12 +285,12 @@ def _validate(
     count = config.optimizer.statistics_batches(sampling.chips, sampling.batch_size)
     if count and programs.moving:
         statistics = state.statistics
-        chips = [job.experiment.places("train") for job in jobs]
+        chips = [job.experiment.refs("train") for job in jobs]
         orders = [dataclasses.replace(job.sampling, how="shuffled") for job in jobs]
         for k in range(count):
             chosen = [
-                [places[number] for number in order.batch(k)]
-                for places, order in zip(chips, orders, strict=True)
+                [refs[number] for number in order.batch(k)]
+                for refs, order in zip(chips, orders, strict=True)
             ]
             maps, _ = feed.batch(chosen)
             ks = np.full(len(jobs), k)
@@ -317,11 +317,11 @@ def _results(
     job: Job, split: str, values: Values, feed: _Feed, programs: _Programs, *, size: int
 ) -> Iterator[tuple[tuple[str, ...], EvalResult, UInt8[Array, "n h w"]]]:
     """What the head of these values makes of a split's chips, `size` at a time, as it begins."""
-    places = job.experiment.places(split)
+    refs = job.experiment.refs(split)
     classes = predicted_classes(job.config.scoring.predict, job.experiment.classes)
-    size = min(size, len(places))
-    for start in range(0, len(places), size):
-        group = places[start : start + size]
+    size = min(size, len(refs))
+    for start in range(0, len(refs), size):
+        group = refs[start : start + size]
         found = programs.evaluate(values, *feed.batch([group], size=size), classes)
         feed.read_by(found)
         yield tuple(chip_id for _, chip_id in group), *found

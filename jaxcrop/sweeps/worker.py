@@ -295,8 +295,7 @@ def _keep_examples(folder: SweepFolder, region: str, experiment: Experiment) -> 
     """Keep the first test chips of a region in true colour, each stretched by itself."""
     bands = experiment.records[region].bands
     colours = tuple(band if band in bands else bands[0] for band in TRUE_COLOUR.bands)
-    seen = BandInput(colours, TRUE_COLOUR.offset, TRUE_COLOUR.divisor, clip=True)
-    chips = experiment.chips("test", seen)
+    chips = experiment.chips("test", BandInput.scaled(colours))
     chips = [chips[number] for number in range(min(SHOWN, len(chips)))]
     pictures = [stretched(c.image.astype(np.float32), c.image.any(axis=-1)) for c in chips]
     rgb = np.stack([np.round(picture * 255).astype(np.uint8) for picture in pictures])

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from jaxcrop.compiling import on_cpu
 from jaxcrop.config import TrainConfig
 from jaxcrop.data.augment import Augmentation
-from jaxcrop.data.experiment import Experiment, Place
+from jaxcrop.data.experiment import ChipRef, Experiment
 from jaxcrop.data.reading import Batch
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
@@ -60,11 +60,11 @@ class MapFeed:
         self._augmentation = Augmentation(optimizer.augmentation, optimizer.views)
         self._key = jax.random.key(optimizer.seed)
         self._mesh = mesh
-        self._train, self._validated = experiment.places("train"), experiment.places("validation")
+        self._train, self._validated = experiment.refs("train"), experiment.refs("validation")
         store = self._store = FeatureStore(folder)
 
-        def bank(places: Iterable[Place], views: Iterable[int]) -> FeatureBank:
-            chips = chip_sets(experiment, places)
+        def bank(refs: Iterable[ChipRef], views: Iterable[int]) -> FeatureBank:
+            chips = chip_sets(experiment, refs)
             kept = FeatureBank(backbone, chips, store, dtype=config.device.compute_dtype, say=say)
             kept.compute(views)
             return kept
@@ -88,8 +88,8 @@ class MapFeed:
         views = self._augmentation.views_by_step(self._key, sampling, steps)
         for step in steps:
             rows = sampling.batch(step)
-            places = [self._train[k] for k in rows]
-            yield self._batch(self._viewed, places, len(rows), views.get(step))
+            refs = [self._train[k] for k in rows]
+            yield self._batch(self._viewed, refs, len(rows), views.get(step))
 
     def plain(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
         """The batches of `steps`, each chip as it is."""
@@ -100,19 +100,19 @@ class MapFeed:
     def validation(self, size: int) -> Iterator[tuple[tuple[str, ...], Batch]]:
         """The validation chips in order, with their ids."""
         for start in range(0, len(self._validated), size):
-            places = self._validated[start : start + size]
+            refs = self._validated[start : start + size]
             yield (
-                tuple(chip_id for _, chip_id in places),
-                self._batch(self._plain, places, size),
+                tuple(chip_id for _, chip_id in refs),
+                self._batch(self._plain, refs, size),
             )
 
     def _batch(
         self,
         bank: FeatureBank,
-        places: Sequence[Place],
+        refs: Sequence[ChipRef],
         size: int,
         views: Int[np.ndarray, " n"] | None = None,
     ) -> Batch:
         maps, label = self._arrays.of(bank, size)
-        bank.fill((maps, label), places, views)
+        bank.fill((maps, label), refs, views)
         return put_batch(Batch(maps, label, np.zeros(size, np.uint32)), self._mesh, size)

@@ -70,7 +70,7 @@ def train(run: Run, model: Segmenter) -> None:
     config = run.config.optimizer
     mesh = data_mesh()
     experiment = run.experiment()
-    sampling = _sampling(config, len(experiment.places("train")), mesh)
+    sampling = _sampling(config, len(experiment.refs("train")), mesh)
     last = config.steps if config.epochs is None else sampling.steps(config.epochs)
 
     task, optimizer, state = _begin(run, model, experiment, mesh)

@@ -69,11 +69,11 @@ class Validator:
         _, lowered = self._plateau_update(jnp.zeros(()), state.plateau, value=loss)
         rate = self._run.config.optimizer.learning_rate * float(lowered.scale)
         _report(log, int(state.step), evaluation, loss, rate)
-        for place, prediction in enumerate(evaluation.predictions):
-            chip = self._validation[place]
+        for position, prediction in enumerate(evaluation.predictions):
+            chip = self._validation[position]
             bands = self._run.band_input.bands
             picture = sample_picture(chip.image, bands, chip.label, prediction)
-            log.pictures(int(state.step), f"validation/{place}", picture)
+            log.pictures(int(state.step), f"validation/{position}", picture)
         plateau = put_everywhere(lowered, self._task.mesh)
         return dataclasses.replace(state, statistics=statistics, plateau=plateau), loss
 

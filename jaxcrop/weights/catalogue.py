@@ -24,21 +24,16 @@ from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput
 from jaxcrop.errors import InputError
 
 
-def _scaled(bands: Sequence[str], divisor: float, clip: bool = False) -> BandInput:
-    """An input whose bands share one scale."""
-    return BandInput(tuple(bands), (0.0,) * len(bands), (divisor,) * len(bands), clip)
-
-
 def _landsat(sensor: str, names: str) -> BandInput:
     """8-bit values; band names begin with the sensor, for each numbers its bands differently."""
-    return _scaled([f"{sensor}.{name}" for name in names.split()], 255.0)
+    return BandInput.scaled([f"{sensor}.{name}" for name in names.split()], 255.0)
 
 
 _RGB = ("B04", "B03", "B02")
 
 INPUTS = {
-    "sentinel2": _scaled(SENTINEL2_BANDS, 10_000.0),
-    "sentinel2-rgb": _scaled(_RGB, 10_000.0),
+    "sentinel2": BandInput.scaled(SENTINEL2_BANDS),
+    "sentinel2-rgb": BandInput.scaled(_RGB),
     "softcon": BandInput(
         SENTINEL2_BANDS,
         offset=(
@@ -57,8 +52,8 @@ INPUTS = {
         divisor=(3558.0,) * 3 + (8160.0,) * 6,
         clip=True,
     ),
-    "satlas-rgb": _scaled(_RGB, 3558.0, clip=True),
-    "imagenet": _scaled(SENTINEL2_BANDS, 10_000.0),
+    "satlas-rgb": BandInput.scaled(_RGB, 3558.0, clip=True),
+    "imagenet": BandInput.scaled(SENTINEL2_BANDS),
     "tm-toa": _landsat("TM", "B1 B2 B3 B4 B5 B6 B7"),
     "etm-toa": _landsat("ETM", "B1 B2 B3 B4 B5 B6_VCID_1 B6_VCID_2 B7 B8"),
     "etm-sr": _landsat("ETM", "SR_B1 SR_B2 SR_B3 SR_B4 SR_B5 SR_B7"),

@@ -84,9 +84,9 @@ def test_image_and_label_move_together():
 
 def test_normalise_shifts_divides_and_clips():
     image = np.array([0, 1779, 3558, 9000], np.uint16).reshape(1, 2, 2, 1)
-    clipped = normalise(jnp.asarray(image), BandInput(("B04",), (0.0,), (3558.0,), clip=True))
+    clipped = normalise(jnp.asarray(image), BandInput.scaled(("B04",), 3558.0, clip=True))
     np.testing.assert_allclose(np.ravel(clipped), [0, 0.5, 1, 1])
-    free = normalise(jnp.asarray(image), BandInput(("B04",), (0.0,), (10_000.0,), clip=False))
+    free = normalise(jnp.asarray(image), BandInput.scaled(("B04",)))
     np.testing.assert_allclose(np.ravel(free), [0, 0.1779, 0.3558, 0.9], rtol=1e-6)
     two = BandInput(("B04", "B08"), (1000.0, 500.0), (2000.0, 4000.0), clip=False)
     pixel = jnp.asarray([[[[0, 2500]]]], jnp.uint16)

@@ -7,14 +7,14 @@ import pytest
 
 from jaxcrop.data.bands import BandInput
 from jaxcrop.data.build import build
+from jaxcrop.data.chip_lists import write_lists
 from jaxcrop.data.experiment import plan
 from jaxcrop.data.reading import find_records, training_batches
 from jaxcrop.data.sampling import Sampling
-from jaxcrop.data.splits import write_lists
 from jaxcrop.data.synthetic import write_region
 from jaxcrop.errors import InputError
 
-BANDS = BandInput(("B04", "B08"), (0.0,) * 2, (1.0,) * 2, clip=False)
+BANDS = BandInput.scaled(("B04", "B08"), 1.0)
 DATASETS = {"africa": "sact", "asia": "nccm", "south-america": "sas"}
 
 

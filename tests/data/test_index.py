@@ -40,7 +40,7 @@ def index(chips, tmp_path_factory):
 
 def test_rows_are_sorted_and_lead_back_to_the_records(index):
     assert index.chip_id.tolist() == ["2023_-3894_-2037", "albers", "degrees", "utm"]
-    assert index.places(["utm", "degrees"]) == [("train", 1), ("test", 0)]
+    assert index.positions(["utm", "degrees"]) == [("train", 1), ("test", 0)]
     assert index.dates[0] == ("2023-07-10", "2023-08-01")
     assert index.offset[0] == (1000, 0)
     assert index.offset_source[0] == ("pixels", "metadata")

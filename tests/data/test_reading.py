@@ -15,7 +15,7 @@ from jaxcrop.data.reading import (
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
 
-ONE_BAND = BandInput(("B08",), (0.0,), (1.0,), clip=False)
+ONE_BAND = BandInput.scaled(("B08",), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_what_a_spare_array_held_is_gone(chips):
     assert not batch.image[2:].any()
 
 
-def test_records_are_opened_once_for_all_places(synthetic_records, monkeypatch):
+def test_records_are_opened_once_for_all_positions(synthetic_records, monkeypatch):
     opened = []
 
     def told(records, split):
@@ -77,11 +77,11 @@ def test_records_are_opened_once_for_all_places(synthetic_records, monkeypatch):
 
     raw = Records.raw
     monkeypatch.setattr(Records, "raw", told)
-    places = [("test", 0), ("train", 1), ("train", 0), ("train", 2)]
-    chips = synthetic_records.chips_at(places, ONE_BAND)
+    positions = [("test", 0), ("train", 1), ("train", 0), ("train", 2)]
+    chips = synthetic_records.chips_at(positions, ONE_BAND)
     assert sorted(opened) == ["test", "train"]
     found = [chip.chip_id for chip in chips]
-    assert found == [raw(synthetic_records, s)[at]["chip_id"].decode() for s, at in places]
+    assert found == [raw(synthetic_records, s)[at]["chip_id"].decode() for s, at in positions]
 
 
 def test_evaluation_fills_the_last_batch_with_ignored_chips(chips):
@@ -114,7 +114,7 @@ def test_what_is_missing_is_named(synthetic_records):
     with pytest.raises(InputError, match=r"has no chips train\[300:\]"):
         synthetic_records.chips("train[300:]", ONE_BAND)
     with pytest.raises(InputError, match=r"lacks band B99"):
-        synthetic_records.chips("train", BandInput(("B99",), (0.0,), (1.0,), clip=False))
+        synthetic_records.chips("train", BandInput.scaled(("B99",), 1.0))
 
 
 def test_classes_and_pixels_are_those_of_the_labels(synthetic_records):
@@ -132,10 +132,10 @@ def test_a_split_can_be_cut_and_smaller_cuts_lie_in_larger(synthetic_records):
         assert [chip.chip_id for chip in cut] == whole[:count]
 
 
-def test_chips_are_found_at_their_places(synthetic_records):
-    places = [("test", 0), ("train", 3), ("train", 0)]
-    found = [chip.chip_id for chip in synthetic_records.chips_at(places, ONE_BAND)]
-    expected = [synthetic_records.chips(split, ONE_BAND)[at].chip_id for split, at in places]
+def test_chips_are_found_at_their_positions(synthetic_records):
+    positions = [("test", 0), ("train", 3), ("train", 0)]
+    found = [chip.chip_id for chip in synthetic_records.chips_at(positions, ONE_BAND)]
+    expected = [synthetic_records.chips(split, ONE_BAND)[at].chip_id for split, at in positions]
     assert found == expected
 
 

@@ -1,11 +1,10 @@
-import hashlib
 import itertools
-import json
 
 import made_up_records as made_up
 import numpy as np
 import pytest
 
+from jaxcrop.data.chip_lists import write_lists
 from jaxcrop.data.index import index_of
 from jaxcrop.data.splits import (
     adjacency,
@@ -18,7 +17,6 @@ from jaxcrop.data.splits import (
     mixture,
     paper_list,
     random_split,
-    write_lists,
 )
 from jaxcrop.errors import InputError
 
@@ -74,7 +72,7 @@ def assert_parts(index, partition):
 def test_built_is_what_the_records_hold(index):
     partition = built(index)
     assert sizes(partition) == {"train": 150, "validation": 10, "test": 40}
-    assert {split for split, _ in index.places(partition["test"])} == {"test"}
+    assert {split for split, _ in index.positions(partition["test"])} == {"test"}
     assert_parts(index, partition)
 
 
@@ -223,19 +221,10 @@ def test_listed_ids_that_the_records_lack(index, tmp_path):
         listed(index, tmp_path, missing="ignore")
 
 
-def test_lists_that_are_written_are_read_back(index, tmp_path):
+def test_lists_of_ours_are_the_split(index, tmp_path):
     partition = random_split(index, 0)
-    write_lists(partition, tmp_path / "new" / "lists")
-    assert listed(index, tmp_path / "new" / "lists") == partition
-    summary = json.loads((tmp_path / "new" / "lists" / "splits.json").read_text())
-    for name, ids in partition.items():
-        content = (tmp_path / "new" / "lists" / f"{name}.csv").read_bytes()
-        assert content.decode().split() == list(ids)
-        digest = hashlib.sha256(content).hexdigest()
-        assert summary[f"{name}.csv"] == {"chips": len(ids), "sha256": digest}
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="choose another folder"):
-        write_lists(partition, tmp_path / "file")
+    write_lists(partition, tmp_path)
+    assert listed(index, tmp_path) == partition
 
 
 def test_check(index):

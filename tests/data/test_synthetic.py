@@ -12,7 +12,7 @@ from jaxcrop_datasets.sact.sact_dataset_builder import Builder as Sact
 
 from jaxcrop.crops import CROPS, IGNORE, WHEAT
 from jaxcrop.data.bands import SENTINEL2_BANDS
-from jaxcrop.data.places import PLACES
+from jaxcrop.data.landscapes import LANDSCAPES
 from jaxcrop.data.spectra import COVERS, field_reflectance
 from jaxcrop.data.synthetic import draw, write_region, write_scene
 from jaxcrop.regions import REGIONS
@@ -116,7 +116,7 @@ def test_regions_hold_their_classes(region):
 
 def test_regions_look_different():
     """Every two regions differ by more than half a standard deviation in the mean of some band."""
-    sample = {r: draw(r, 540, 540, (1,)).image.reshape(-1, 13).astype(float) for r in PLACES}
+    sample = {r: draw(r, 540, 540, (1,)).image.reshape(-1, 13).astype(float) for r in LANDSCAPES}
     for (a, one), (b, other) in itertools.combinations(sample.items(), 2):
         shift = np.abs(one.mean(0) - other.mean(0)) / (one.std(0) + other.std(0)) * 2
         assert shift.max() > 0.5, (a, b)

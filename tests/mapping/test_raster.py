@@ -8,7 +8,7 @@ from jaxcrop.data.bands import BandInput
 from jaxcrop.errors import InputError
 from jaxcrop.mapping.raster import Layer, band_name, open_scene, write_cogs
 
-TWO = BandInput(("B04", "B08"), (0.0,) * 2, (10_000.0,) * 2, clip=False)
+TWO = BandInput.scaled(("B04", "B08"))
 
 
 def pixels(count=2, height=40, width=50, dtype=np.uint16):

@@ -14,7 +14,7 @@ from jaxcrop.data.bands import SENTINEL2_BANDS, BandInput
 from jaxcrop.errors import InputError
 from jaxcrop.mapping.scene import map_scene
 
-TWO = BandInput(("B04", "B08"), (0.0,) * 2, (10_000.0,) * 2, clip=False)
+TWO = BandInput.scaled(("B04", "B08"))
 SATLAS = ("B04", "B03", "B02", "B05", "B06", "B07", "B08", "B11", "B12")
 
 
@@ -353,7 +353,7 @@ def test_terramesh_chips_of_13_nameless_bands(shared_data, tmp_path, chip, offse
     scene = shared_data / "terramesh" / "S2L1C" / f"{chip}.tif"
     out = tmp_path / "map.tif"
     bands = ("B04", "B08", *SENTINEL2_BANDS)
-    everything = BandInput(bands, (0.0,) * 15, (10_000.0,) * 15, clip=False)
+    everything = BandInput.scaled(bands)
     with pytest.raises(InputError, match="does not name its bands"):
         map_scene(refuse_to_work, everything, scene, out)
     map_scene(ndvi_logits, everything, scene, out, bands=SENTINEL2_BANDS, offset=offset)
@@ -378,7 +378,7 @@ def test_bigger_than_a_window_with_bands_of_three_resolutions(shared_data, tmp_p
                 sink.write(band.read(1), index)
             sink.set_band_description(index, name)
 
-    everything = BandInput(SENTINEL2_BANDS, (0.0,) * 13, (10_000.0,) * 13, clip=False)
+    everything = BandInput.scaled(SENTINEL2_BANDS)
     with pytest.raises(InputError, match=r"stack.tif lacks band B10 \(it has B01, B02"):
         map_scene(refuse_to_work, everything, scene, out)
 
@@ -386,7 +386,7 @@ def test_bigger_than_a_window_with_bands_of_three_resolutions(shared_data, tmp_p
         assert dn.shape[-1] == len(SATLAS)
         return ndvi_logits(dn[..., [0, 6]])
 
-    map_scene(logits_fn, BandInput(SATLAS, (0.0,) * 9, (8160.0,) * 9, clip=True), scene, out)
+    map_scene(logits_fn, BandInput.scaled(SATLAS, 8160.0, clip=True), scene, out)
     with rasterio.open(folder / "B04.tif") as red, rasterio.open(folder / "B08.tif") as near:
         expected = ndvi_classes(red.read(1), near.read(1))
         assert rasterio.open(out).crs == red.crs

@@ -112,7 +112,7 @@ def test_what_is_kept_depends_on_all_that_decides_it(raw, chips, tmp_path):
 
 
 def test_features_that_do_not_fit_are_refused(raw, chips, tmp_path):
-    bright = BandInput(raw.band_input.bands, (0.0,) * 13, (1e-3,) * 13, clip=False)
+    bright = BandInput.scaled(raw.band_input.bands, 1e-3)
     glaring = FrozenBackbone(
         raw.state, raw.definition, "raw bands", bright, raw.channels, raw.multiple
     )

@@ -10,8 +10,8 @@ from jax.experimental import io_callback
 from launching import logged
 from small_runs import train_small_run
 
+from jaxcrop.data.chip_lists import write_lists
 from jaxcrop.data.index import index_of
-from jaxcrop.data.splits import write_lists
 from jaxcrop.errors import InputError
 from jaxcrop.features import maps
 from jaxcrop.training import loop, validation

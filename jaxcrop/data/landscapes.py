@@ -6,11 +6,11 @@ from datetime import date
 from jaxcrop.crops import IGNORE, OTHER
 
 WILD = ("shrub", "trees", "water", "road", "roof")
-"""Spectra of land that is no field, in the order of a place's `wild_codes`."""
+"""Spectra of land that is no field, in the order of a landscape's `wild_codes`."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Landscape:
     """How a synthetic region looks.
 
     `origin` is the north-west corner in metres of `crs`; the labels' `label_crs` has the same axes,
@@ -45,8 +45,8 @@ class Place:
     offset: int = 0
 
 
-PLACES = {
-    "africa": Place(
+LANDSCAPES = {
+    "africa": Landscape(
         crs="EPSG:32734",
         label_crs="EPSG:32634",
         label_shift=-1e7,
@@ -64,7 +64,7 @@ PLACES = {
         field=1100, aspect=1.4, bend=9, pivots=0.25, wild=0.18, surveyed=0.65,
         soil=(1.10, 0.55), haze=0.25, gain=1.00,
     ),
-    "asia": Place(
+    "asia": Landscape(
         crs="EPSG:32652",
         label_crs="EPSG:32652",
         label_shift=0,
@@ -81,7 +81,7 @@ PLACES = {
         field=420, aspect=3.5, bend=4, pivots=0.0, wild=0.15, surveyed=1.0,
         soil=(0.62, 0.05), haze=0.75, gain=0.98,
     ),
-    "europe": Place(
+    "europe": Landscape(
         crs="EPSG:32631",
         label_crs="EPSG:32631",
         label_shift=0,
@@ -100,7 +100,7 @@ PLACES = {
         field=650, aspect=2.0, bend=10, pivots=0.0, wild=0.22, surveyed=0.9,
         soil=(0.95, 0.15), haze=0.40, gain=1.00,
     ),
-    "north-america": Place(
+    "north-america": Landscape(
         crs="EPSG:32615",
         label_crs="EPSG:32615",
         label_shift=0,
@@ -117,7 +117,7 @@ PLACES = {
         field=3000, aspect=1.0, bend=0, pivots=0.3, wild=0.10, surveyed=1.0,
         soil=(0.75, 0.10), haze=0.30, gain=1.01, offset=1000,
     ),
-    "south-america": Place(
+    "south-america": Landscape(
         crs="EPSG:32721",
         label_crs="EPSG:32721",
         label_shift=0,
@@ -134,7 +134,7 @@ PLACES = {
         field=4200, aspect=1.8, bend=6, pivots=0.1, wild=0.2, surveyed=1.0,
         soil=(0.90, 1.0), haze=0.55, gain=1.03,
     ),
-    "india": Place(
+    "india": Landscape(
         crs="EPSG:32644",
         label_crs="EPSG:32644",
         label_shift=0,
