@@ -82,8 +82,8 @@ def our_training(case: Case, augmentation: str) -> Training:
     rates = {name: group.rate for group in groups for name in group.parameters}
     params = {name: values[name] for name, rate in rates.items() if rate}
     optimizer = adamw(OptimizerConfig(learning_rate=1e-4), dict.fromkeys(params, 1.0))
-    statistics = {name: values[name] for name in network.names(nnx.BatchStat)}
-    frozen = {name: values[name] for name, rate in rates.items() if not rate}
+    statistics = {name: values[name] for name in network.moving}
+    frozen = {name: value for name, value in values.items() if name not in params | statistics}
     state = replace(begun(params, statistics, optimizer, patience=1), frozen=frozen)
     state = jax.device_put(state, placement(state, mesh, spread=False))
     bands = BandInput.scaled(SENTINEL2_BANDS[: case.bands])

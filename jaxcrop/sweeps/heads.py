@@ -137,7 +137,7 @@ class _Programs:
             module = network.module(values)
             if not training:
                 module.eval()
-            return module(in_type(maps, dtype)), statistics_of(module)
+            return module(in_type(maps, dtype)), statistics_of(module, self.moving)
 
         def update(state: TrainState, rate, weights, maps: Maps, label):
             def loss_of(params: Values):

@@ -40,9 +40,9 @@ class MapFeed:
     """Batches of maps, as `jaxcrop.training.feed.ImageFeed` gives batches of images.
 
     Each chip is computed once in each view, beginning now, and kept in `folder`. Batches are read
-    into two sets of arrays in turn: one is done with when the next but one is asked for. `plain`
-    batches are those that set the statistics, and no others. Raises InputError where the folder
-    cannot be written.
+    into two sets of arrays in turn: one is done with when the next but one is asked for. Of the
+    batches of `order` those of the steps `plain` can be asked for. Raises InputError where the
+    folder cannot be written.
     """
 
     def __init__(
@@ -50,8 +50,9 @@ class MapFeed:
         backbone: FrozenBackbone,
         experiment: Experiment,
         config: TrainConfig,
-        order: Sampling,
         *,
+        order: Sampling,
+        plain: range,
         folder: Path,
         mesh: Mesh,
         say: Callable[[str], None],
@@ -69,10 +70,9 @@ class MapFeed:
             kept.compute(views)
             return kept
 
-        steps = range(optimizer.statistics_batches(order.chips, order.batch_size))
-        plain = [*self._validated, *(self._train[k] for step in steps for k in order.batch(step))]
         if self._augmentation.how == "views":
-            self._plain = bank(plain, [0])
+            training = (self._train[k] for step in plain for k in order.batch(step))
+            self._plain = bank([*self._validated, *training], [0])
             self._viewed = bank(self._train, range(1, optimizer.views + 1))
         else:
             self._plain = self._viewed = bank([*self._train, *self._validated], [0])

@@ -80,9 +80,11 @@ def train(run: Run, model: Segmenter) -> None:
     if start < last or faults:
         # Of its own order, and of whole batches: statistics are means over the training chips.
         order = Sampling(sampling.chips, sampling.batch_size, config.seed)
-        feed = _feed(run, model, experiment, order, mesh)
+        count = config.statistics_batches(order.chips, order.batch_size)
+        plain = range(count if task.network.moving else 0)
+        feed = _feed(run, model, experiment, order=order, plain=plain, mesh=mesh)
         validation = experiment.chips("validation", run.band_input)
-        validator = Validator(run, task, feed, order, validation)
+        validator = Validator(run, task, feed, validation, order=order, plain=plain)
         steps = range(start, last)
         advance = _advance(run, task, optimizer, state, feed=feed, sampling=sampling, steps=steps)
         with (
@@ -144,7 +146,7 @@ def _begin(
     groups = parameter_groups(parameters, config.tuning)
     rates = {name: group.rate for group in groups for name in group.parameters}
     params = {name: values[name] for name in parameters if rates[name]}
-    statistics = {name: values[name] for name in network.names(nnx.BatchStat)}
+    statistics = {name: values[name] for name in network.moving}
     frozen = {name: v for name, v in values.items() if name not in params | statistics}
     sizes = {name: values[name].size for name in parameters}
     lines = describe(groups, sizes)
@@ -168,9 +170,12 @@ def _begin(
 
 
 def _feed(
-    run: Run, model: Segmenter, experiment: Experiment, order: Sampling, mesh: Mesh
+    run: Run, model: Segmenter, experiment: Experiment, *, order: Sampling, plain: range, mesh: Mesh
 ) -> ImageFeed | MapFeed:
-    """What gives the batches: of images, or of maps that the model's frozen backbone makes."""
+    """What gives the batches: of images, or of maps that the model's frozen backbone makes.
+
+    Batches `plain` of `order` are those that set the statistics.
+    """
     config = run.config
     if not keeps_maps(config):
         chips = (experiment.chips(split, run.band_input) for split in ("train", "validation"))
@@ -180,7 +185,8 @@ def _feed(
         FrozenBackbone.of(model, architecture, run.band_input, dtype),
         experiment,
         config,
-        order,
+        order=order,
+        plain=plain,
         folder=run.folder / _MAPS,
         mesh=mesh,
         say=lambda text: progress_line(text, last=False),

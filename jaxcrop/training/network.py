@@ -1,11 +1,14 @@
 """A model apart from its values: named arrays go in, a module comes out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 from flax import nnx
 from jaxtyping import Array
 
+from jaxcrop.models.layers import BatchNorm
 from jaxcrop.models.segmenter import Segmenter
 from jaxcrop.weights.converted import state_variables
 
@@ -42,13 +45,26 @@ class Network:
 
     def evaluating(self) -> "Network":
         """The same network in the mode of evaluation, whichever it has."""
-        module = self.module(dict.fromkeys(name for name, _, _ in self.variables))
+        module = self._empty()
         module.eval(remat=False)  # there is no gradient
         return Network.of(module)
+
+    @cached_property
+    def moving(self) -> tuple[str, ...]:
+        """The names of the statistics that a batch moves: of layers in the mode of training."""
+        layers = {
+            ".".join(map(str, path))
+            for path, layer in nnx.iter_modules(self._empty())
+            if isinstance(layer, BatchNorm) and not layer.use_running_average
+        }
+        return tuple(n for n in self.names(nnx.BatchStat) if n.rpartition(".")[0] in layers)
 
     def names(self, kind: type[nnx.Variable]) -> tuple[str, ...]:
         """The names of all variables of this kind: `nnx.Param` or `nnx.BatchStat`."""
         return tuple(name for name, _, its in self.variables if issubclass(its, kind))
+
+    def _empty(self) -> Segmenter:
+        return self.module(dict.fromkeys(name for name, _, _ in self.variables))
 
 
 def values_of(model: Segmenter) -> dict[str, Array | jax.ShapeDtypeStruct]:
@@ -56,10 +72,7 @@ def values_of(model: Segmenter) -> dict[str, Array | jax.ShapeDtypeStruct]:
     return {name: variable.get_value() for name, variable in state_variables(model).items()}
 
 
-def statistics_of(model: Segmenter) -> Values:
-    """The batch-normalisation statistics of a model by name."""
-    return {
-        name: variable.get_value()
-        for name, variable in state_variables(model).items()
-        if isinstance(variable, nnx.BatchStat)
-    }
+def statistics_of(model: Segmenter, names: Iterable[str]) -> Values:
+    """The batch-normalisation statistics of these names that a model has."""
+    variables = state_variables(model)
+    return {name: variables[name].get_value() for name in names}

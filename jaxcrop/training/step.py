@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray, UInt8, UInt16
 
@@ -34,8 +33,9 @@ from jaxcrop.training.optimizer import moving_average, reduce_on_plateau
 class TrainState:
     """All that a step changes, and so all that a checkpoint must hold.
 
-    `params` is what the optimiser updates, LoRA's adapters among it; `frozen` the other parameters;
-    `statistics` those of batch normalisation; `average` the moving average of `params`, or empty.
+    `params` is what the optimiser updates, LoRA's adapters among it; `statistics` are those of
+    batch normalisation that batches move; `frozen` is the rest of the model; `average` the moving
+    average of `params`, or empty.
     """
 
     step: Int32[Array, ""]
@@ -113,7 +113,7 @@ class Task:
     def logits(self, values: Values, image: Seen) -> tuple[Float[Array, "n h w classes"], Values]:
         """Logits of what the network sees, and the statistics after it."""
         module = self.network.module(values)
-        return module(in_type(image, self.dtype)), statistics_of(module)
+        return module(in_type(image, self.dtype)), statistics_of(module, self.network.moving)
 
 
 def training_network(model: Segmenter, config: TuningConfig) -> Network:
@@ -173,7 +173,7 @@ def batch_gradient(
     # The loss divides by the labelled pixels of the whole batch, which the crops decide.
     label = augmented(batch.image, batch.label, keys)[1]
     total = task.loss.weight(label)
-    statistics = {name: rest[name] for name in task.network.names(nnx.BatchStat)}
+    statistics = {name: rest[name] for name in task.network.moving}
 
     def in_parts(x: Array) -> Array:
         # Every part takes chips of each device, so none has to move.
@@ -286,7 +286,7 @@ def make_statistics_step(task: Task) -> Callable[[Values, Batch, Int32[Array, ""
     running averages lag behind weights that still change fast (precise BatchNorm, Wu and Johnson
     2021, arXiv 2105.07576). A frozen backbone keeps its statistics.
     """
-    moving = task.network.names(nnx.BatchStat)
+    moving = task.network.moving
 
     def step(values: Values, batch: Batch, k: Int32[Array, ""]) -> Values:
         _, after = task.logits(values, seen(batch.image, task.band_input))

@@ -28,7 +28,7 @@ _PICTURES = 4
 class Validator:
     """What happens between steps: statistics, validation, plateau.
 
-    `order` composes the batches that set the statistics.
+    Batches `plain` of `order` set the statistics.
     """
 
     def __init__(
@@ -36,11 +36,13 @@ class Validator:
         run: Run,
         task: Task,
         feed: ImageFeed | MapFeed,
-        order: Sampling,
         validation: Sequence[Chip],
+        *,
+        order: Sampling,
+        plain: range,
     ):
         self._run, self._task, self._feed = run, task, feed
-        self._order, self._validation = order, validation
+        self._order, self._plain, self._validation = order, plain, validation
         batch_size = order.batch_size
         self._by_batch = run.config.scoring.validation_loss == "batches"
         self._size = (
@@ -79,11 +81,9 @@ class Validator:
 
     def _averaged(self, values: Values, statistics: Values) -> Values:
         """The statistics over training batches at these values, or as they are."""
-        chips, size = self._order.chips, self._order.batch_size
-        count = self._run.config.optimizer.statistics_batches(chips, size)
-        if not count or not statistics:
+        if not self._plain:
             return statistics
-        for k, batch in enumerate(self._feed.plain(self._order, range(count))):
+        for k, batch in enumerate(self._feed.plain(self._order, self._plain)):
             after = self._statistics(values | statistics, batch, jnp.asarray(k))
             jax.block_until_ready(statistics)  # the batch before may lie where the next one will
             statistics = after

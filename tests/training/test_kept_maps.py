@@ -122,8 +122,11 @@ def test_arrays_are_filled_when_what_reads_them_is_done(tmp_path, synthetic_reco
     assert not early
 
 
-def test_the_backbone_is_run_once_for_each_chip_and_view(tmp_path, synthetic_records, monkeypatch):
-    """Five chips train in two views, two of them set the statistics as they are, one validates."""
+@pytest.mark.parametrize(("decoder", "plain"), [("unet", 2), ("linear", 0)])
+def test_the_backbone_is_run_once_for_each_chip_and_view(
+    tmp_path, synthetic_records, monkeypatch, decoder, plain
+):
+    """Five chips train in two views, one validates as it is; two set statistics, where any move."""
     done = []
 
     def told(backbone, chips, *arguments, **how):
@@ -132,9 +135,9 @@ def test_the_backbone_is_run_once_for_each_chip_and_view(tmp_path, synthetic_rec
 
     over_chips = maps.over_chips
     monkeypatch.setattr(maps, "over_chips", told)
-    settings = {"budget": 6, "batchnorm_batches": 1, "steps": 10}
+    settings = {"decoder": decoder, "budget": 6, "batchnorm_batches": 1, "steps": 10}
     _train(tmp_path / "run", synthetic_records, **settings)
-    assert sorted(done) == [2 + 1, 5, 5]
+    assert sorted(done) == [plain + 1, 5, 5]
 
 
 def test_maps_that_change_cannot_be_kept(tmp_path, synthetic_records):

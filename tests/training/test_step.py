@@ -73,8 +73,8 @@ def _begin(mesh, tune="full", dtype="float32", *, ema=None, spread=False, **sett
     parameters = network.names(nnx.Param)
     params = {n: values[n] for n in parameters if tune == "full" or n.startswith("decoder.")}
     optimizer = adamw(OptimizerConfig(**settings), dict.fromkeys(params, 1.0))
-    statistics = {n: values[n] for n in network.names(nnx.BatchStat)}
-    frozen = {n: values[n] for n in parameters if n not in params}
+    statistics = {n: values[n] for n in network.moving}
+    frozen = {n: v for n, v in values.items() if n not in params | statistics}
     state = begun(params, statistics, optimizer, patience=1, ema=ema)
     state = dataclasses.replace(state, frozen=frozen)
     state = jax.device_put(state, placement(state, mesh, spread=spread))
@@ -276,6 +276,19 @@ def test_frozen_means_frozen(tune):
     for name, value in before.items():
         frozen = tune == "frozen" and name.startswith("backbone")
         assert np.array_equal(value, after[name]) == frozen, name
+
+
+@pytest.mark.parametrize("tune", ["frozen", "full"])
+@pytest.mark.parametrize("how", ["keep", "update"])
+def test_statistics_are_in_the_state_where_batches_move_them(tune, how):
+    network = training_network(Tiny(rngs=Draws(0)), TuningConfig(tune=tune, frozen_batchnorm=how))
+    layers = ["decoder.layers.1"]
+    if tune == "full" or how == "update":
+        layers.append("backbone.layers.1")
+    assert set(network.moving) == {
+        f"{layer}.{name}" for layer in layers for name in ("mean", "var")
+    }
+    assert network.evaluating().moving == ()
 
 
 def test_the_papers_frozen_backbone_moves_its_statistics():
