@@ -160,11 +160,12 @@ def _begin(
     if is_first_process():
         print(lines, flush=True)
 
-    optimizer = adamw(config.optimizer, {name: rates[name] for name in params})
+    spread = config.device.shard_parameters
+    optimizer = adamw(config.optimizer, {name: rates[name] for name in params}, pack=not spread)
     patience, ema = config.optimizer.plateau_patience, config.optimizer.ema
     begin = compiled(partial(begun, optimizer=optimizer, patience=patience, ema=ema))
     state = dataclasses.replace(begin(params, statistics), frozen=frozen)
-    state = jax.device_put(state, placement(state, mesh, spread=config.device.shard_parameters))
+    state = jax.device_put(state, placement(state, mesh, spread=spread))
     loss = make_loss(config.loss, experiment.pixels)
     return Task(network, band_input, config.device.compute_dtype, loss, mesh), optimizer, state
 

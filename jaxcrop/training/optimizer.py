@@ -16,12 +16,15 @@ _TOGETHER = "small"
 """The name that this one has in the optimiser's state."""
 
 
-def adamw(config: OptimizerConfig, rates: Mapping[str, float]) -> optax.GradientTransformation:
+def adamw(
+    config: OptimizerConfig, rates: Mapping[str, float], *, pack: bool = True
+) -> optax.GradientTransformation:
     """PyTorch's AdamW: decay on every trained parameter, biases and BatchNorm included.
 
     `rates` says by what share of the learning rate each parameter learns, which holds for its
     decay too, as in PyTorch's parameter groups. A gradient whose norm over all parameters exceeds
-    `clip_norm` is scaled down to it first. The moments of small parameters are one vector.
+    `clip_norm` is scaled down to it first. If `pack`, the moments of small parameters are one
+    vector: not for parameters that are spread over devices, which would fetch each part of it.
     """
 
     def scaled(updates, state, params=None):
@@ -33,7 +36,7 @@ def adamw(config: OptimizerConfig, rates: Mapping[str, float]) -> optax.Gradient
     )
     if config.clip_norm is not None:
         adam = optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
-    parts = [_packed(adam)]
+    parts = [_packed(adam) if pack else adam]
     if set(rates.values()) != {1.0}:
         parts.append(optax.GradientTransformation(lambda params: optax.EmptyState(), scaled))
     return optax.chain(*parts)

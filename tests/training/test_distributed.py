@@ -89,21 +89,29 @@ def arguments(synthetic_region):
     ]
 
 
-@pytest.fixture(scope="module")
-def alone(arguments, tmp_path_factory) -> Path:
-    """The run of one process on one device."""
-    folder = tmp_path_factory.mktemp("alone")
+def _train_alone(arguments: list[str], folder: Path) -> Path:
     process = train([*arguments, "--run-dir", str(folder / "run")], output=folder / "output")
     assert ended(process) == 0, (folder / "output").read_text()
     return folder / "run"
 
 
-def _assert_close(one: Path, other: Path) -> None:
-    """The same losses and metrics, and parameters, statistics and moments, but for rounding."""
+@pytest.fixture(scope="module")
+def alone(arguments, tmp_path_factory) -> Path:
+    """The run of one process on one device."""
+    return _train_alone(arguments, tmp_path_factory.mktemp("alone"))
+
+
+def _assert_logs_close(one: Path, other: Path) -> None:
+    """The same losses and metrics, but for rounding."""
     expected, got = logged(one), logged(other)
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-5, err_msg=str(name))
+
+
+def _assert_close(one: Path, other: Path) -> None:
+    """And the same parameters, statistics and moments."""
+    _assert_logs_close(one, other)
     assert steps(one)[-1] == steps(other)[-1]
     expected, got = arrays(one), arrays(other)
     assert expected.keys() == got.keys()
@@ -144,6 +152,8 @@ def test_two_processes_with_spread_parameters_that_are_stopped(arguments, alone,
     The first alone tells of it, and writes the run folder but for its arrays.
     """
     run, arguments = tmp_path / "run", [*arguments, "--shard-parameters"]
+    (tmp_path / "alone").mkdir()
+    spread_alone = _train_alone(arguments, tmp_path / "alone")
     pair = _Pair(arguments, run, tmp_path)
     wait_until(lambda: any("step 1/4" in line for line in pair.printed(0)), pair.processes[0])
     pair.processes[1].terminate()
@@ -157,7 +167,8 @@ def test_two_processes_with_spread_parameters_that_are_stopped(arguments, alone,
     assert pair.printed(1) == []
     assert pair.written(1) <= {"checkpoints"}
     assert "evaluation" in pair.written(0)
-    _assert_close(alone, run)
+    _assert_close(spread_alone, run)
+    _assert_logs_close(alone, run)
 
 
 def test_where_one_fails_the_other_ends_too(arguments, tmp_path):

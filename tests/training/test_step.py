@@ -16,7 +16,6 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 
 import jaxcrop.mesh as mesh_module
-import jaxcrop.training.optimizer as optimizer_module
 from jaxcrop import compiling
 from jaxcrop.config import LossConfig, OptimizerConfig, TuningConfig
 from jaxcrop.data.bands import BandInput
@@ -72,7 +71,7 @@ def _begin(mesh, tune="full", dtype="float32", *, ema=None, spread=False, **sett
     values = values_of(model)
     parameters = network.names(nnx.Param)
     params = {n: values[n] for n in parameters if tune == "full" or n.startswith("decoder.")}
-    optimizer = adamw(OptimizerConfig(**settings), dict.fromkeys(params, 1.0))
+    optimizer = adamw(OptimizerConfig(**settings), dict.fromkeys(params, 1.0), pack=not spread)
     statistics = {n: values[n] for n in network.moving}
     frozen = {n: v for n, v in values.items() if n not in params | statistics}
     state = begun(params, statistics, optimizer, patience=1, ema=ema)
@@ -133,8 +132,8 @@ import jax, numpy as np
 import test_step as t
 from jaxcrop.mesh import data_mesh
 assert data_mesh().size == 8
-one, loss_1 = t._step(t._one_device(), t._batch(0, 16))
 for spread in (False, True):
+    one, loss_1 = t._step(t._one_device(), t._batch(0, 16), spread=spread)
     all, loss_8 = t._step(data_mesh(), t._batch(0, 16), spread=spread)
     np.testing.assert_allclose(loss_1, loss_8, rtol=1e-6)
     t._close(one.optimizer[0][0].mu, all.optimizer[0][0].mu)
@@ -153,7 +152,6 @@ def test_eight_devices_compute_what_one_computes():
 def test_spread_parameters_take_a_share_of_the_memory(monkeypatch):
     """Each of two devices holds half of every kernel, of AdamW's moments and of the average."""
     monkeypatch.setattr(mesh_module, "_SMALLEST_SPREAD", 16)
-    monkeypatch.setattr(optimizer_module, "_SMALL", 16)
     whole, loss = _step(data_mesh(), _batch(0), ema=0.9)
     spread, same = _step(data_mesh(), _batch(0), ema=0.9, spread=True)
     np.testing.assert_allclose(loss, same, rtol=1e-6)
