@@ -57,5 +57,5 @@ def load(
     `jaxcrop.crops`. Raises InputError where records, split or a band are missing.
     """
     records = built_records(name, data_dir, variant)
-    wanted = BandInput.scaled(tuple(records.bands if bands is None else bands))
+    wanted = BandInput.scaled(records.bands if bands is None else bands)
     return records.chips(split, wanted, dates)

@@ -230,7 +230,7 @@ def _lay_out(rng, landscape: Landscape, shape, noise) -> _Land:
 
 
 def _overgrow(rng, landscape: Landscape, noise, wild: NDArray[np.int8]) -> None:
-    """Put hills of scrub and wood, a river and ponds over the fields, in landscape."""
+    """Put hills of scrub and wood, a river and ponds over the fields, in place."""
     height, width = wild.shape
     y, x = np.indices(wild.shape, np.float32)
     hills = noise[70] + 0.25 * noise[20]
