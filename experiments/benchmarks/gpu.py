@@ -166,7 +166,8 @@ def run(folder: Path, case: Case, *, on_device: bool) -> tuple[float, float]:
     if on_device:
         advance = cached(make_cached_steps(update, placed, mesh), chips, sampling, key, mesh=mesh)
     else:
-        batches = ImageFeed(chips, (), mesh).training(sampling, range(second.stop))
+        feed = ImageFeed(chips, (), sampling, range(0), mesh)
+        batches = feed.training(sampling, range(second.stop))
         advance = streamed(make_train_step(update, placed, mesh), batches, key)
 
     def through(state, steps: range):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Float32, Int8, Int64
 
 from jaxcrop.models.draws import Draws
 from jaxcrop.models.layers import LayerNorm, Linear, PatchEmbedding
-from jaxcrop.models.primitives import add_bias, product, widened
+from jaxcrop.models.primitives import add_bias, once, product, widened
 from jaxcrop.models.remat import Blockwise
 from jaxcrop.models.sizes import check_size
 from jaxcrop.models.transformer import Mlp, attend
@@ -22,6 +22,9 @@ WINDOW = 8
 
 EPSILON = 1e-5
 """Epsilon of every layer normalisation."""
+
+_SMALLEST = 1e-12
+"""The least length that queries and keys are divided by."""
 
 
 def relative_coords_table() -> Float32[np.ndarray, "1 15 15 2"]:
@@ -121,8 +124,7 @@ class WindowAttention(nnx.Module):
             for part in jnp.split(qkv, 3, axis=-1)
         )
         scale = jnp.exp(jnp.minimum(self.logit_scale[...], math.log(100)))
-        query = (widened(query) * (scale * _inverse_norm(query))).astype(x.dtype)
-        key = (widened(key) * _inverse_norm(key)).astype(x.dtype)
+        query, key = at_length(query, scale), at_length(key, jnp.ones_like(scale))
         wide = jnp.promote_types(x.dtype, jnp.float32)
         mask = None
         if regions is not None:
@@ -137,10 +139,37 @@ class WindowAttention(nnx.Module):
         return bias[:, relative_position_index()].reshape(-1, WINDOW**2, WINDOW**2)
 
 
-def _inverse_norm(x: Float[Array, "*n d"]) -> Float[Array, "*n 1"]:
-    """1 / max(|x|, 1e-12), whose gradient at zero vectors (padding's keys) is finite."""
+@jax.custom_vjp
+def at_length(
+    x: Float[Array, "*n heads t d"], length: Float[Array, "heads 1 1"]
+) -> Float[Array, "*n heads t d"]:
+    """The vectors along the last axis at this length, which is positive: `x * length / |x|`.
+
+    |x| is 1e-12 at least, and the gradient at zero vectors (padding's keys) finite. Of `x` itself
+    the gradient keeps nothing: what attention keeps, and |x|, say as much.
+    """
+    return _at_length_forward(x, length)[0]
+
+
+def _at_length_forward(x, length):
     squares = jnp.square(widened(x)).sum(-1, keepdims=True)
-    return jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+    inverse = once(jax.lax.rsqrt(jnp.maximum(squares, _SMALLEST**2)))
+    y = once((widened(x) * (length * inverse)).astype(x.dtype))
+    return y, (y, inverse, length)
+
+
+def _at_length_backward(kept, slope):
+    y, inverse, length = kept
+    wide, slope = widened(y), widened(slope)
+    along = (wide * slope).sum(-1, keepdims=True) / length
+    of_length = along.sum((*range(along.ndim - 3), -2), keepdims=True).reshape(length.shape)
+    shorter = inverse * _SMALLEST > 1 - 1e-6  # those that are divided by it
+    turned = jnp.where(shorter, 0, along)
+    of_x = inverse * (length * slope - turned * wide)
+    return of_x.astype(y.dtype), of_length.astype(length.dtype)
+
+
+at_length.defvjp(_at_length_forward, _at_length_backward)
 
 
 class Block(nnx.Module):

@@ -32,10 +32,15 @@ _SHARE = 0.3
 
 @dataclass(frozen=True)
 class ImageFeed:
-    """The training and validation chips of a run as images, which the host reads when asked for."""
+    """The training and validation chips of a run as images, which the host reads when asked for.
+
+    The batches of `order` in the steps `plain` set the statistics.
+    """
 
     chips: Sequence[Chip]
     validated: Sequence[Chip]
+    order: Sampling
+    plain: range
     mesh: Mesh
     workers: int = 0
 
@@ -59,9 +64,9 @@ class ImageFeed:
                 jax.block_until_ready(placed)
                 spares.give(batch.image)
 
-    def plain(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
-        """The same: images are augmented on the device."""
-        return self.training(sampling, steps)
+    def statistics(self) -> Iterator[Batch]:
+        """The batches that set the statistics, as they are: images are augmented on the device."""
+        return self.training(self.order, self.plain) if self.plain else iter(())
 
     def validation(self, size: int) -> Iterator[tuple[tuple[str, ...], Batch]]:
         """The validation chips in order, with their ids."""

@@ -40,9 +40,9 @@ class MapFeed:
     """Batches of maps, as `jaxcrop.training.feed.ImageFeed` gives batches of images.
 
     Each chip is computed once in each view, beginning now, and kept in `folder`. Batches are read
-    into two sets of arrays in turn: one is done with when the next but one is asked for. Of the
-    batches of `order` those of the steps `plain` can be asked for. Raises InputError where the
-    folder cannot be written.
+    into two sets of arrays in turn: one is done with when the next but one is asked for. The
+    batches of `order` in the steps `plain` set the statistics. Raises InputError where the folder
+    cannot be written.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class MapFeed:
         optimizer = config.optimizer
         self._augmentation = Augmentation(optimizer.augmentation, optimizer.views)
         self._key = jax.random.key(optimizer.seed)
-        self._mesh = mesh
+        self._order, self._plain, self._mesh = order, plain, mesh
         self._train, self._validated = experiment.refs("train"), experiment.refs("validation")
         store = self._store = FeatureStore(folder)
 
@@ -72,10 +72,10 @@ class MapFeed:
 
         if self._augmentation.how == "views":
             training = (self._train[k] for step in plain for k in order.batch(step))
-            self._plain = bank([*self._validated, *training], [0])
+            self._unchanged = bank([*self._validated, *training], [0])
             self._viewed = bank(self._train, range(1, optimizer.views + 1))
         else:
-            self._plain = self._viewed = bank([*self._train, *self._validated], [0])
+            self._unchanged = self._viewed = bank([*self._train, *self._validated], [0])
         self._arrays = ArraysInTurn()
 
     @property
@@ -91,11 +91,11 @@ class MapFeed:
             refs = [self._train[k] for k in rows]
             yield self._batch(self._viewed, refs, len(rows), views.get(step))
 
-    def plain(self, sampling: Sampling, steps: range) -> Iterator[Batch]:
-        """The batches of `steps`, each chip as it is."""
-        for step in steps:
-            rows = sampling.batch(step)
-            yield self._batch(self._plain, [self._train[k] for k in rows], len(rows))
+    def statistics(self) -> Iterator[Batch]:
+        """The batches that set the statistics, each chip as it is."""
+        for step in self._plain:
+            rows = self._order.batch(step)
+            yield self._batch(self._unchanged, [self._train[k] for k in rows], len(rows))
 
     def validation(self, size: int) -> Iterator[tuple[tuple[str, ...], Batch]]:
         """The validation chips in order, with their ids."""
@@ -103,7 +103,7 @@ class MapFeed:
             refs = self._validated[start : start + size]
             yield (
                 tuple(chip_id for _, chip_id in refs),
-                self._batch(self._plain, refs, size),
+                self._batch(self._unchanged, refs, size),
             )
 
     def _batch(

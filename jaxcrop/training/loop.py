@@ -78,13 +78,9 @@ def train(run: Run, model: Segmenter) -> None:
     state, faults = checkpoints.restore(state)
     start = int(state.step)
     if start < last or faults:
-        # Of its own order, and of whole batches: statistics are means over the training chips.
-        order = Sampling(sampling.chips, sampling.batch_size, config.seed)
-        count = config.statistics_batches(order.chips, order.batch_size)
-        plain = range(count if task.network.moving else 0)
-        feed = _feed(run, model, experiment, order=order, plain=plain, mesh=mesh)
+        feed = _feed(run, model, experiment, sampling=sampling, task=task)
         validation = experiment.chips("validation", run.band_input)
-        validator = Validator(run, task, feed, validation, order=order, plain=plain)
+        validator = Validator(run, task, feed, validation, batch_size=sampling.batch_size)
         steps = range(start, last)
         advance = _advance(run, task, optimizer, state, feed=feed, sampling=sampling, steps=steps)
         with (
@@ -171,16 +167,17 @@ def _begin(
 
 
 def _feed(
-    run: Run, model: Segmenter, experiment: Experiment, *, order: Sampling, plain: range, mesh: Mesh
+    run: Run, model: Segmenter, experiment: Experiment, *, sampling: Sampling, task: Task
 ) -> ImageFeed | MapFeed:
-    """What gives the batches: of images, or of maps that the model's frozen backbone makes.
-
-    Batches `plain` of `order` are those that set the statistics.
-    """
+    """What gives the batches: of images, or of maps that the model's frozen backbone makes."""
     config = run.config
+    # Of its own order, and of whole batches: statistics are means over the training chips.
+    order = Sampling(sampling.chips, sampling.batch_size, config.optimizer.seed)
+    count = config.optimizer.statistics_batches(order.chips, order.batch_size)
+    plain = range(count if task.network.moving else 0)
     if not keeps_maps(config):
         chips = (experiment.chips(split, run.band_input) for split in ("train", "validation"))
-        return ImageFeed(*chips, mesh, config.device.workers)
+        return ImageFeed(*chips, order, plain, task.mesh, config.device.workers)
     architecture, dtype = config.model.architecture, config.device.compute_dtype
     feed = MapFeed(
         FrozenBackbone.of(model, architecture, run.band_input, dtype),
@@ -189,7 +186,7 @@ def _feed(
         order=order,
         plain=plain,
         folder=run.folder / _MAPS,
-        mesh=mesh,
+        mesh=task.mesh,
         say=lambda text: progress_line(text, last=False),
     )
     message(

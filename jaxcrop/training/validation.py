@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jaxcrop.compiling import compiled
 from jaxcrop.data.reading import Chip
-from jaxcrop.data.sampling import Sampling
 from jaxcrop.errors import InputError
 from jaxcrop.mesh import evaluation_batch_size, put_everywhere
 from jaxcrop.training.evaluation import Evaluation, evaluate_chips
@@ -26,10 +25,7 @@ _PICTURES = 4
 
 
 class Validator:
-    """What happens between steps: statistics, validation, plateau.
-
-    Batches `plain` of `order` set the statistics.
-    """
+    """What happens between steps: statistics, validation, plateau."""
 
     def __init__(
         self,
@@ -38,12 +34,10 @@ class Validator:
         feed: ImageFeed | MapFeed,
         validation: Sequence[Chip],
         *,
-        order: Sampling,
-        plain: range,
+        batch_size: int,
     ):
         self._run, self._task, self._feed = run, task, feed
-        self._order, self._plain, self._validation = order, plain, validation
-        batch_size = order.batch_size
+        self._validation = validation
         self._by_batch = run.config.scoring.validation_loss == "batches"
         self._size = (
             min(batch_size, len(validation))  # the loss depends on it
@@ -80,10 +74,8 @@ class Validator:
         return dataclasses.replace(state, statistics=statistics, plateau=plateau), loss
 
     def _averaged(self, values: Values, statistics: Values) -> Values:
-        """The statistics over training batches at these values, or as they are."""
-        if not self._plain:
-            return statistics
-        for k, batch in enumerate(self._feed.plain(self._order, self._plain)):
+        """The statistics over the batches that set them, at these values."""
+        for k, batch in enumerate(self._feed.statistics()):
             after = self._statistics(values | statistics, batch, jnp.asarray(k))
             jax.block_until_ready(statistics)  # the batch before may lie where the next one will
             statistics = after

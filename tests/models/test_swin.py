@@ -3,6 +3,8 @@
 import copy
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -22,6 +24,7 @@ from side_by_side import (
 from jaxcrop.models.draws import Draws
 from jaxcrop.models.swin import (
     SwinTransformerV2,
+    at_length,
     relative_coords_table,
     relative_position_index,
     swin_v2_t,
@@ -130,6 +133,21 @@ def test_gradient_equals_torchvision(reference, size):
     model = _ours(reference, small)
     forward = _torchvision_maps(reference.double())
     assert_equal_in_double_precision(model, forward, image_of(*size))
+
+
+def test_vectors_are_put_at_a_length_as_in_pytorch():
+    """Long ones, one of zeros, and one shorter than what PyTorch divides by at least."""
+    rng = np.random.default_rng(0)
+    x, slope = rng.normal(size=(2, 4, 3, 5, 8))
+    x[0, 0, 0], x[0, 0, 1], x[0, 0, 2] = 0, 1e-13, 1e4 * x[0, 0, 2]
+    length = np.array([0.5, 1, 100]).reshape(3, 1, 1)
+    theirs = [torch.tensor(array, requires_grad=True) for array in (x, length)]
+    want = torch.nn.functional.normalize(theirs[0], dim=-1) * theirs[1]
+    want.backward(torch.tensor(slope))
+    found, pull = jax.vjp(at_length, *(jnp.asarray(a, jnp.float32) for a in (x, length)))
+    np.testing.assert_allclose(found, want.detach(), rtol=1e-5, atol=1e-7)
+    for gradient, right in zip(pull(jnp.asarray(slope, jnp.float32)), theirs, strict=True):
+        np.testing.assert_allclose(gradient, right.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_is_near_float32(reference):
