@@ -4,9 +4,10 @@
     python experiments/benchmarks/steps.py unet-frozen vit
 
 Each peer runs in a process of its own (needs the `torch` extra), never at the same time as the
-other: the two take turns, one step each. PyTorch runs with channels last and a fused AdamW, eager
-and compiled, and the faster of the two is compared. Both update the same parameters by the same
-loss of the same shapes. Prints the median of the ratios and each process's peak memory.
+other: the two take turns, with as many steps each as jaxcrop runs as one program. PyTorch runs with
+channels last and a fused AdamW, eager and compiled, and the faster of the two is compared. Both
+update the same parameters by the same loss of the same shapes. Prints the median of the ratios and
+each process's peak memory.
 """
 
 import argparse
@@ -94,18 +95,18 @@ def our_training(case: Case, augmentation: str) -> Training:
 
 
 def our_steps(case: Case) -> Steps:
-    """The steps of jaxcrop's training loop, without augmentation."""
+    """The steps of jaxcrop's training loop, without augmentation: up to `AT_ONCE`."""
     import jax  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
     from jaxcrop.crops import NUM_CLASSES  # noqa: PLC0415
     from jaxcrop.data.reading import Batch  # noqa: PLC0415
     from jaxcrop.mesh import put_batch  # noqa: PLC0415
-    from jaxcrop.training.step import make_train_step  # noqa: PLC0415
+    from jaxcrop.training.step import AT_ONCE, make_few_steps  # noqa: PLC0415
 
     update, state, mesh = our_training(case, "none")
     placed = jax.tree.map(lambda array: array.sharding, state)
-    train_step, key = make_train_step(update, placed, mesh), jax.random.key(0)
+    few_steps, key = make_few_steps(update, placed, mesh), jax.random.key(0)
 
     generator = np.random.default_rng(0)
     shape = (case.batch, case.size, case.size)
@@ -116,9 +117,8 @@ def our_steps(case: Case) -> Steps:
 
     def steps(count: int) -> None:
         nonlocal state
-        for _ in range(count):
-            state, value = train_step(state, batch, key)
-        jax.block_until_ready((state, value))
+        state, losses = few_steps(state, [batch] * AT_ONCE, count, key)
+        jax.block_until_ready((state, losses))
 
     return steps
 
@@ -227,13 +227,13 @@ PEERS = {
 
 
 def work(case: str, peer: str) -> None:
-    """Run a step for every line of the input; print its seconds, and the peak memory in MB."""
+    """Run as many steps as each line of input says; print their seconds, at last the peak MB."""
     steps = PEERS[peer](CASES[case])
     steps(2)
     print("ready", flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
         began = time.perf_counter()
-        steps(1)
+        steps(int(line))
         print(time.perf_counter() - began, flush=True)
     # Not getrusage: what it says of a child begins with the memory of its parent.
     status = Path("/proc/self/status").read_text()
@@ -241,7 +241,7 @@ def work(case: str, peer: str) -> None:
 
 
 class Worker:
-    """A process that takes a step when it is asked to."""
+    """A process that takes steps when it is asked to."""
 
     def __init__(self, case: str, peer: str):
         command = [sys.executable, __file__, case, "--work-as", peer]
@@ -256,10 +256,10 @@ class Worker:
             sys.exit("a worker failed")
         return line
 
-    def seconds(self) -> float:
-        """How long one step takes."""
-        print(file=self._process.stdin, flush=True)
-        return float(self._line())
+    def seconds(self, steps: int) -> float:
+        """How long one of so many steps takes."""
+        print(steps, file=self._process.stdin, flush=True)
+        return float(self._line()) / steps
 
     def peak(self) -> float:
         """Peak memory in MB of the process, which ends."""
@@ -271,17 +271,19 @@ class Worker:
 
 def compare(case: str, rounds: int) -> None:
     """Let the peers take turns, and print."""
+    from jaxcrop.training.step import AT_ONCE  # noqa: PLC0415
+
     ours = Worker(case, "jaxcrop")
     theirs = {name: Worker(case, name) for name in ("eager", "compiled")}
-    fastest = {name: min(worker.seconds() for _ in range(3)) for name, worker in theirs.items()}
+    fastest = {name: min(w.seconds(AT_ONCE) for _ in range(2)) for name, w in theirs.items()}
     best = min(fastest, key=fastest.get)
-    pairs = [(ours.seconds(), theirs[best].seconds()) for _ in range(rounds)]
+    pairs = [(ours.seconds(AT_ONCE), theirs[best].seconds(AT_ONCE)) for _ in range(rounds)]
     ratios = [one / other for one, other in pairs]
     one, other = (statistics.median(column) for column in zip(*pairs, strict=True))
     peaks = {name: worker.peak() for name, worker in theirs.items()}
     others = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in fastest.items())
     print(
-        f"{case}: {one:.2f} s, PyTorch ({best}; best of three: {others}) {other:.2f} s, "
+        f"{case}: {one:.2f} s, PyTorch ({best}; best of two: {others}) {other:.2f} s, "
         f"{statistics.median(ratios):.2f} times as long ({min(ratios):.2f} to {max(ratios):.2f}); "
         f"peak memory {ours.peak():.0f} MB, PyTorch {peaks[best]:.0f} MB",
         flush=True,
@@ -292,7 +294,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--rounds", type=int, default=9, help="pairs of steps")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn")
     parser.add_argument("--work-as", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     for case in options.cases or CASES:

@@ -46,14 +46,18 @@ def _convolve_forward(x, kernel, stride, padding):
 def _convolve_backward(stride, padding, operands, slope):
     x, kernel = operands
     slope = jax.lax.optimization_barrier(slope)
-    if on_cpu() and stride == 1:
-        turned = jax.lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-        beyond = _beyond(kernel.shape, padding)
+    if not on_cpu():
+        usual = partial(_as_usual, padding=padding, strides=(stride, stride))
+        _, pull = jax.vjp(usual, x, kernel)
+        return at_once(*pull(slope))
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    beyond = _beyond(x.shape, kernel.shape, stride, padding)
+    if stride == 1:
+        turned = jax.lax.optimization_barrier(turned)
         of_x = _way(slope, turned.shape, beyond)(slope, turned)
-        return at_once(of_x, _kernel_gradient(x, slope, kernel.shape[:2], padding))
-    usual = partial(_as_usual, padding=padding, strides=(stride, stride))
-    _, pull = jax.vjp(usual, x, kernel)
-    return at_once(*pull(slope))
+    else:
+        of_x = _as_usual(slope, turned, beyond, spread=(stride, stride))
+    return at_once(of_x, _kernel_gradient(x, slope, kernel.shape[:2], stride, padding))
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
@@ -69,33 +73,64 @@ def _way(x: Array, kernel_shape: Sequence[int], padding: Padding) -> Callable[..
     return partial(_as_usual, padding=padding)
 
 
-def _as_usual(x, kernel, padding, strides=(1, 1)):
+def _as_usual(x, kernel, padding, strides=(1, 1), *, spread=(1, 1), taps_spread=(1, 1)):
+    """XLA's convolution, of pixels and of taps with so many places from one to the next.
+
+    Always in this order of axes: in a loop on a CPU others take forty times as long.
+    """
+    if on_cpu() and kernel.shape[0] * kernel.shape[1] > x.shape[1] * x.shape[2]:
+        # XLA would swap the two, and with them the axes: it gets as many pixels as taps.
+        sides = ((*side, places - 1) for side, places in zip(padding, spread, strict=True))
+        x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
+        x, padding, spread = jax.lax.optimization_barrier(x), ((0, 0), (0, 0)), (1, 1)
     return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        strides,
+        padding,
+        lhs_dilation=spread,
+        rhs_dilation=taps_spread,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-def _beyond(kernel_shape: Sequence[int], padding: Padding) -> Padding:
+def _beyond(
+    shape: Sequence[int], kernel_shape: Sequence[int], stride: int, padding: Padding
+) -> Padding:
     """The padding of an output that is convolved back to the size of the input."""
-    sides = zip(kernel_shape[:2], padding, strict=True)
-    return tuple((size - 1 - before, size - 1 - after) for size, (before, after) in sides)
+
+    def of_axis(size: int, taps: int, sides: tuple[int, int]) -> tuple[int, int]:
+        reached = (size + sum(sides) - taps) // stride * stride  # by the last window
+        return taps - 1 - sides[0], size - 1 - reached + sides[0]
+
+    return tuple(map(of_axis, shape[1:3], kernel_shape, padding))
 
 
 def _kernel_gradient(
     x: Float[Array, "b h w i"],
     slope: Float[Array, "b h2 w2 o"],
     size: tuple[int, int],
+    stride: int,
     padding: Padding,
 ) -> Float[Array, "kh kw i o"]:
-    """The kernel's gradient of a convolution with stride 1, on a CPU."""
+    """The kernel's gradient of a convolution, on a CPU."""
     shape = *size, x.shape[-1], slope.shape[-1]
-    if _fours_pay(x, shape, padding):
+    if stride == 1 and _fours_pay(x, shape, padding):
         found = _turned_gradient_in_fours(x, slope, size, padding)
-    elif slope.shape[-1] < x.shape[-1]:
+    elif stride == 1 and slope.shape[-1] < x.shape[-1]:
         found = _turned_gradient(x, slope, size, padding)
     else:
-        _, pull = jax.vjp(lambda kernel: _as_usual(x, kernel, padding), jnp.zeros(shape, x.dtype))
-        return pull(slope)[0]
+        # Each tap's pixels are one window of the slope's, a stride from one to the next.
+        reached = (stride * (count - 1) for count in slope.shape[1:3])
+        sides = tuple(
+            (before, taps + last - count - before)
+            for taps, last, count, (before, _) in zip(
+                size, reached, x.shape[1:3], padding, strict=True
+            )
+        )
+        images, windows = x.transpose(3, 1, 2, 0), slope.transpose(1, 2, 0, 3)
+        found = _as_usual(images, windows, sides, taps_spread=(stride, stride))
+        return found.transpose(1, 2, 0, 3)
     return jnp.flip(found, (1, 2)).transpose(1, 2, 3, 0)
 
 
@@ -105,9 +140,9 @@ def _turned_gradient(x, slope, size, padding) -> Float[Array, "o kh kw i"]:
     XLA turns the image of a convolution so that channels come first, which costs it more than the
     convolution where these are many; a window's channels stay last.
     """
-    return jax.lax.conv_general_dilated(
-        slope, x, (1, 1), _beyond(size, padding), dimension_numbers=("CHWN", "IHWO", "NHWC")
-    )
+    kernel_shape = *size, x.shape[-1], slope.shape[-1]
+    beyond = _beyond(x.shape, kernel_shape, 1, padding)
+    return _as_usual(slope.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), beyond)
 
 
 _NARROW = 16

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from jaxcrop.data.reading import (
 )
 from jaxcrop.data.sampling import Sampling
 from jaxcrop.mesh import local_rows, put_batch, put_everywhere
-from jaxcrop.training.step import TrainState
+from jaxcrop.training.step import AT_ONCE, TrainState
 
 Advance = Callable[[TrainState, range], Iterator[tuple[TrainState, jax.Array]]]
 """Takes the state through steps, counted from 0: yields it after one or more of them, with their
@@ -96,6 +96,28 @@ def streamed(train_step: Callable, batches: Iterator[Batch], key: PRNGKeyArray) 
     return advance
 
 
+def streamed_together(
+    few_steps: Callable, batches: Iterator[Batch], sampling: Sampling, key: PRNGKeyArray
+) -> Advance:
+    """One program run for each few steps on batches of one size, which `sampling` composes."""
+
+    def advance(state: TrainState, steps: range):
+        before = None
+        for _, alike in groupby(steps, key=sampling.size):
+            left = len(list(alike))
+            while left:
+                taken = list(islice(batches, min(left, AT_ONCE)))
+                count = len(taken)
+                filled = taken + taken[-1:] * (AT_ONCE - count)
+                state, losses = few_steps(state, filled, count, key)
+                jax.block_until_ready(before)  # its batches may lie where the next ones will
+                before = losses
+                left -= count
+                yield state, losses[:count]
+
+    return advance
+
+
 def cached(
     cached_steps: Callable,
     chips: Sequence[Chip],
@@ -122,8 +144,7 @@ def cached(
 def wants_cache(chips: Sequence[Chip], config: DeviceConfig) -> bool:
     """Whether the chips are to lie on the device: as `config` says, or where there is room.
 
-    A CPU gains nothing, since its own memory is the device's, and loses much: its convolutions are
-    slow in a loop of XLA's.
+    A CPU gains nothing, since its own memory is the device's.
     """
     if config.device_cache != "auto":
         return config.device_cache == "on"

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxcrop.allocator import return_freed_memory
-from jaxcrop.compiling import compiled
+from jaxcrop.compiling import compiled, on_cpu
 from jaxcrop.config import OptimizerConfig
 from jaxcrop.data.augment import Augmentation
 from jaxcrop.data.experiment import Experiment
@@ -29,7 +29,14 @@ from jaxcrop.mesh import (
 from jaxcrop.models.segmenter import Head, Segmenter
 from jaxcrop.training.checkpoints import Checkpoints
 from jaxcrop.training.curves import learning_curves
-from jaxcrop.training.feed import Advance, ImageFeed, cached, streamed, wants_cache
+from jaxcrop.training.feed import (
+    Advance,
+    ImageFeed,
+    cached,
+    streamed,
+    streamed_together,
+    wants_cache,
+)
 from jaxcrop.training.groups import describe, parameter_groups
 from jaxcrop.training.kept_maps import MapFeed, keeps_maps
 from jaxcrop.training.logging import RunLog, message, progress_line
@@ -45,6 +52,7 @@ from jaxcrop.training.step import (
     TrainState,
     begun,
     make_cached_steps,
+    make_few_steps,
     make_train_step,
     make_update,
     training_network,
@@ -218,8 +226,13 @@ def _advance(
     if isinstance(feed, ImageFeed) and wants_cache(feed.chips, config.device):
         program = make_cached_steps(update, placed, task.mesh, remat=config.device.remat)
         return cached(program, feed.chips, sampling, key, mesh=task.mesh)
+    batches = feed.training(sampling, steps)
+    # A feed of maps has arrays for two batches, not for two times a few.
+    if isinstance(feed, ImageFeed) and on_cpu():
+        program = make_few_steps(update, placed, task.mesh, remat=config.device.remat)
+        return streamed_together(program, batches, sampling, key)
     program = make_train_step(update, placed, task.mesh, remat=config.device.remat)
-    return streamed(program, feed.training(sampling, steps), key)
+    return streamed(program, batches, key)
 
 
 def _profile(run: Run, start: int) -> Profile:

@@ -1,5 +1,7 @@
 """Convolutions and their gradients beside PyTorch's, in each of the ways that there are."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,24 +32,28 @@ def _with_gradients(function, x, kernel, slope):
     return program(*(np.float32(array) for array in (_nhwc(x), kernel, _nhwc(slope))))
 
 
-@pytest.mark.parametrize(
-    ("channels", "kernel", "stride", "size"),
-    [
-        pytest.param((64, 64), 3, 1, (16, 16), id="in fours"),
-        pytest.param((96, 64), 3, 1, (7, 40), id="in fours, fewer channels"),
-        pytest.param((64, 80), 3, 1, (128, 4), id="in fours, more channels"),
-        pytest.param((16, 6), 3, 1, (9, 8), id="in pairs"),
-        pytest.param((3, 20), 5, 1, (9, 8), id="in pairs, of a wider kernel"),
-        pytest.param((64, 64), 3, 1, (16, 18), id="of a width that four do not divide"),
-        pytest.param((16, 6), 3, 1, (8, 9), id="of a width that two do not divide"),
-        pytest.param((64, 32), 3, 1, (16, 16), id="of few channels"),
-        pytest.param((64, 64), 3, 2, (32, 32), id="with a stride"),
-        pytest.param((13, 64), 7, 2, (16, 12), id="in cells, with a stride"),
-        pytest.param((16, 6), 3, 1, (8, 12), id="in cells"),
-        pytest.param((3, 20), 5, 1, (6, 8), id="in cells, of a wider kernel"),
-        pytest.param((4, 8), 3, 2, (6, 8), id="in cells, of a narrow kernel with a stride"),
-    ],
-)
+CASES = [
+    pytest.param((64, 64), 3, 1, (16, 16), id="in fours"),
+    pytest.param((96, 64), 3, 1, (7, 40), id="in fours, fewer channels"),
+    pytest.param((64, 80), 3, 1, (128, 4), id="in fours, more channels"),
+    pytest.param((16, 6), 3, 1, (9, 8), id="in pairs"),
+    pytest.param((3, 20), 5, 1, (9, 8), id="in pairs, of a wider kernel"),
+    pytest.param((64, 64), 3, 1, (16, 18), id="of a width that four do not divide"),
+    pytest.param((16, 6), 3, 1, (8, 9), id="of a width that two do not divide"),
+    pytest.param((64, 32), 3, 1, (16, 16), id="of few channels"),
+    pytest.param((64, 64), 3, 2, (32, 32), id="with a stride"),
+    pytest.param((40, 24), 3, 2, (9, 14), id="with a stride, of an odd height"),
+    pytest.param((40, 24), 3, 3, (9, 14), id="with a stride, of a width that it does not divide"),
+    pytest.param((16, 24), 3, 1, (2, 2), id="on fewer pixels than taps"),
+    pytest.param((16, 24), 3, 2, (3, 4), id="with a stride, to fewer pixels than taps"),
+    pytest.param((13, 64), 7, 2, (16, 12), id="in cells, with a stride"),
+    pytest.param((16, 6), 3, 1, (8, 12), id="in cells"),
+    pytest.param((3, 20), 5, 1, (6, 8), id="in cells, of a wider kernel"),
+    pytest.param((4, 8), 3, 2, (6, 8), id="in cells, of a narrow kernel with a stride"),
+]
+
+
+@pytest.mark.parametrize(("channels", "kernel", "stride", "size"), CASES)
 @pytest.mark.usefixtures("backend")
 def test_convolve_equals_torch(channels, kernel, stride, size):
     """In float32 within 1e-5 of the largest value, against PyTorch in float64."""
@@ -68,6 +74,25 @@ def test_convolve_equals_torch(channels, kernel, stride, size):
     _assert_near(got, _nhwc(want), 1e-5)
     _assert_near(of_x, _nhwc(x.grad), 1e-5)
     _assert_near(of_kernel, weight.grad.permute(2, 3, 1, 0).numpy(), 1e-5)
+
+
+@pytest.mark.parametrize(("channels", "kernel", "stride", "size"), CASES)
+def test_in_a_loop_all_are_in_the_order_of_axes_that_xla_computes_fast(
+    channels, kernel, stride, size
+):
+    """XLA brings those of a CPU's program into it, but none in a loop, where they take 40 times."""
+    x = np.ones((2, *size, channels[0]), np.float32)
+    taps = np.ones((kernel, kernel, *channels), np.float32)
+
+    def one(_, carry):
+        y, pull = jax.vjp(lambda *c: convolve(*c, stride, ((kernel // 2,) * 2,) * 2), *carry)
+        return pull(y)
+
+    program = jax.jit(lambda *carry: jax.lax.fori_loop(0, 3, one, carry))
+    text = program.lower(x, taps).compile().as_text()
+    orders = re.findall(r" convolution\(.*dim_labels=(\S+?),? ", text)
+    assert len(orders) == text.count(" convolution(") >= 3
+    assert set(orders) == {"b01f_01io->b01f"}
 
 
 @pytest.mark.parametrize("width", [16, 18])

@@ -85,7 +85,7 @@ def arguments(synthetic_region):
     return [
         *SMALL,
         *("--data-dir", str(synthetic_region), "--batch-size", "8"),
-        *("--steps", "4", "--eval-every", "2"),
+        *("--steps", "8", "--eval-every", "2"),
     ]
 
 
@@ -155,11 +155,11 @@ def test_two_processes_with_spread_parameters_that_are_stopped(arguments, alone,
     (tmp_path / "alone").mkdir()
     spread_alone = _train_alone(arguments, tmp_path / "alone")
     pair = _Pair(arguments, run, tmp_path)
-    wait_until(lambda: any("step 1/4" in line for line in pair.printed(0)), pair.processes[0])
+    wait_until(lambda: any("step 1/8" in line for line in pair.printed(0)), pair.processes[0])
     pair.processes[1].terminate()
     assert pair.ended() == [75, 75], pair.printed(0) + pair.printed(1)
     (stopped_at,) = steps(run)[-1:]
-    assert stopped_at < 4
+    assert stopped_at < 8
 
     pair = _Pair(arguments, run, tmp_path)
     assert pair.ended() == [0, 0], pair.printed(0) + pair.printed(1)

@@ -29,11 +29,13 @@ from jaxcrop.training.losses import make_loss
 from jaxcrop.training.network import Network, values_of
 from jaxcrop.training.optimizer import adamw
 from jaxcrop.training.step import (
+    AT_ONCE,
     Task,
     batch_gradient,
     begun,
     make_cached_steps,
     make_eval_step,
+    make_few_steps,
     make_statistics_step,
     make_train_step,
     make_update,
@@ -212,6 +214,25 @@ def test_steps_on_cached_chips_equal_those_on_batches_sent():
     np.testing.assert_allclose(got, losses, rtol=1e-5)
     _close(state.optimizer[0][0].mu, cached.optimizer[0][0].mu, rtol=1e-3, atol=1e-5)
     assert int(cached.step) == 5
+
+
+@pytest.mark.parametrize("count", [1, AT_ONCE - 1, AT_ONCE])
+def test_a_few_steps_at_once_equal_one_after_the_other(count):
+    mesh, key = data_mesh(), jax.random.key(3)
+    batches = [_put(_batch(seed), mesh) for seed in range(AT_ONCE)]
+    task, optimizer, state = _begin(mesh)
+    step = _train_step(task, optimizer, state)
+    losses = []
+    for batch in batches[:count]:
+        state, loss = step(state, batch, key)
+        losses.append(float(loss))
+    task, optimizer, begun = _begin(mesh)
+    few_steps = make_few_steps(make_update(task, optimizer), _placed(begun), mesh)
+    after, got = few_steps(begun, batches, count, key)
+    np.testing.assert_allclose(got[:count], losses, rtol=1e-5)
+    _close(state.optimizer[0][0].mu, after.optimizer[0][0].mu, rtol=1e-3, atol=1e-5)
+    _close(state.statistics, after.statistics)
+    assert int(after.step) == count
 
 
 def test_the_average_follows_the_weights():
