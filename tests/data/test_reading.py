@@ -47,18 +47,19 @@ def test_processes_together_read_what_one_alone_reads(chips):
 
 
 def test_batches_are_read_into_the_arrays_of_those_that_are_done_with(chips):
-    """The same batches, also those of a pass's smaller end, in a few arrays."""
+    """The same batches, also those of a pass's smaller end, in arrays as few as are read ahead."""
+    steps = range(60)  # many more than are read ahead
     sampling = Sampling(len(chips), 3, seed=4, how="replacement")
     assert len(chips) % 3
-    alone = _marks(training_batches(chips, sampling, range(12)), 12)
+    alone = _marks(training_batches(chips, sampling, steps), len(steps))
     spares, marks, arrays = Spares(), [], {}
-    for batch in training_batches(chips, sampling, range(12), spares=spares):
+    for batch in training_batches(chips, sampling, steps, spares=spares):
         marks += _marks(iter([batch]), 1)
         arrays[id(batch.image)] = batch.image
         batch.image.fill(7)
         spares.give(batch.image)
     assert marks == alone
-    assert len(arrays) < 12
+    assert len(arrays) < len(steps)
 
 
 def test_what_a_spare_array_held_is_gone(chips):
