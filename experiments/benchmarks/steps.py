@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -95,30 +96,39 @@ def our_training(case: Case, augmentation: str) -> Training:
 
 
 def our_steps(case: Case) -> Steps:
-    """The steps of jaxcrop's training loop, without augmentation: up to `AT_ONCE`."""
+    """The steps of jaxcrop's training loop on images that the host sends, without augmentation."""
     import jax  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
+    from jaxcrop.compiling import on_cpu  # noqa: PLC0415
     from jaxcrop.crops import NUM_CLASSES  # noqa: PLC0415
     from jaxcrop.data.reading import Batch  # noqa: PLC0415
+    from jaxcrop.data.sampling import Sampling  # noqa: PLC0415
     from jaxcrop.mesh import put_batch  # noqa: PLC0415
-    from jaxcrop.training.step import AT_ONCE, make_few_steps  # noqa: PLC0415
+    from jaxcrop.training.feed import streamed, streamed_together  # noqa: PLC0415
+    from jaxcrop.training.step import make_few_steps, make_train_step  # noqa: PLC0415
 
     update, state, mesh = our_training(case, "none")
-    placed = jax.tree.map(lambda array: array.sharding, state)
-    few_steps, key = make_few_steps(update, placed, mesh), jax.random.key(0)
+    placed, key = jax.tree.map(lambda array: array.sharding, state), jax.random.key(0)
 
     generator = np.random.default_rng(0)
     shape = (case.batch, case.size, case.size)
     image = generator.integers(10_000, size=(*shape, case.bands), dtype=np.uint16)
     label = generator.integers(NUM_CLASSES, size=shape, dtype=np.uint8)
     numbers = np.arange(case.batch, dtype=np.uint32)
-    batch = put_batch(Batch(image, label, numbers), mesh, case.batch)
+    batches = repeat(put_batch(Batch(image, label, numbers), mesh, case.batch))
+    if on_cpu():
+        sampling = Sampling(case.batch, case.batch, seed=0)
+        program = make_few_steps(update, placed, mesh)
+        advance = streamed_together(program, batches, sampling, key)
+    else:
+        advance = streamed(make_train_step(update, placed, mesh), batches, key)
 
     def steps(count: int) -> None:
         nonlocal state
-        state, losses = few_steps(state, [batch] * AT_ONCE, count, key)
-        jax.block_until_ready((state, losses))
+        for after, _ in advance(state, range(count)):
+            state = after
+        jax.block_until_ready(state)
 
     return steps
 

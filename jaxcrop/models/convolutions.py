@@ -51,7 +51,7 @@ def _convolve_backward(stride, padding, operands, slope):
         _, pull = jax.vjp(usual, x, kernel)
         return at_once(*pull(slope))
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    beyond = _beyond(x.shape, kernel.shape, stride, padding)
+    beyond = _beyond(x.shape, kernel.shape[:2], stride, padding)
     if stride == 1:
         turned = jax.lax.optimization_barrier(turned)
         of_x = _way(slope, turned.shape, beyond)(slope, turned)
@@ -94,16 +94,14 @@ def _as_usual(x, kernel, padding, strides=(1, 1), *, spread=(1, 1), taps_spread=
     )
 
 
-def _beyond(
-    shape: Sequence[int], kernel_shape: Sequence[int], stride: int, padding: Padding
-) -> Padding:
+def _beyond(shape: Sequence[int], size: Sequence[int], stride: int, padding: Padding) -> Padding:
     """The padding of an output that is convolved back to the size of the input."""
 
-    def of_axis(size: int, taps: int, sides: tuple[int, int]) -> tuple[int, int]:
-        reached = (size + sum(sides) - taps) // stride * stride  # by the last window
-        return taps - 1 - sides[0], size - 1 - reached + sides[0]
+    def of_axis(count: int, taps: int, sides: tuple[int, int]) -> tuple[int, int]:
+        reached = (count + sum(sides) - taps) // stride * stride  # by the last window
+        return taps - 1 - sides[0], count - 1 - reached + sides[0]
 
-    return tuple(map(of_axis, shape[1:3], kernel_shape, padding))
+    return tuple(map(of_axis, shape[1:3], size, padding))
 
 
 def _kernel_gradient(
@@ -140,8 +138,7 @@ def _turned_gradient(x, slope, size, padding) -> Float[Array, "o kh kw i"]:
     XLA turns the image of a convolution so that channels come first, which costs it more than the
     convolution where these are many; a window's channels stay last.
     """
-    kernel_shape = *size, x.shape[-1], slope.shape[-1]
-    beyond = _beyond(x.shape, kernel_shape, 1, padding)
+    beyond = _beyond(x.shape, size, 1, padding)
     return _as_usual(slope.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), beyond)
 
 

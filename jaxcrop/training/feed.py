@@ -106,8 +106,8 @@ def streamed_together(
         for _, alike in groupby(steps, key=sampling.size):
             left = len(list(alike))
             while left:
-                taken = list(islice(batches, min(left, AT_ONCE)))
-                count = len(taken)
+                count = min(left, AT_ONCE)
+                taken = list(islice(batches, count))
                 filled = taken + taken[-1:] * (AT_ONCE - count)
                 state, losses = few_steps(state, filled, count, key)
                 jax.block_until_ready(before)  # its batches may lie where the next ones will
