@@ -1,7 +1,9 @@
 """Which chips each training batch holds: a function of the seed and the step alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -56,6 +58,12 @@ class Sampling:
             return self.batch_size
         place = step % self._steps_in_pass
         return min(self.batch_size, self.chips - place * self.batch_size)
+
+    def alike(self, steps: range, at_most: int) -> Iterator[list[int]]:
+        """These steps in their order, at most so many together, whose batches are of one size."""
+        for _, of_size in groupby(steps, key=self.size):
+            alike = list(of_size)
+            yield from (alike[at : at + at_most] for at in range(0, len(alike), at_most))
 
     @property
     def _steps_in_pass(self) -> int:

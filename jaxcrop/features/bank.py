@@ -2,9 +2,11 @@
 
 import math
 import mmap
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import product
+from threading import Lock
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -18,7 +20,7 @@ MapsAndLabels = tuple[tuple[Float[np.ndarray, "*n _h _w _c"], ...], UInt8[np.nda
 
 
 class FeatureBank:
-    """Feature maps by chip and view, computed when they are first asked for, once for all.
+    """Feature maps by chip and view, computed when they are first asked for, once for all threads.
 
     `chips` are those of each region that any heads on the backbone ask for: the same whichever
     heads these are, so that all find the features that the first have put into the `store`. `say`
@@ -42,6 +44,7 @@ class FeatureBank:
             for row, chip_id in enumerate(of_region.ids)
         }
         self._maps: dict[tuple[str, int], FeatureMaps] = {}
+        self._computing = Lock()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -83,7 +86,7 @@ class FeatureBank:
                 whole[row] = of_view[at]
             label[row] = found.label[at]
         label[len(refs) :] = 0
-        for found in self._maps.values():
+        for found in list(self._maps.values()):  # another thread may add one
             for array in (*found.maps, found.label):
                 _return_pages(array)
 
@@ -93,38 +96,41 @@ class FeatureBank:
         return map_specs(self._backbone, next(iter(self._chips.values())), self._dtype)
 
     def _of(self, region: str, view: int) -> FeatureMaps:
-        if (region, view) not in self._maps:
-            chips = self._chips[region]
+        with self._computing:
+            if (region, view) not in self._maps:
+                self._maps[region, view] = self._computed(region, view)
+            return self._maps[region, view]
 
-            def progress(done: int, total: int) -> None:
-                self._say(f"features of {region}, view {view}: {done}/{total} chips")
-
-            self._maps[region, view] = feature_maps(
-                self._backbone,
-                chips,
-                View(view) if view else AS_THEY_ARE,
-                store=self._store,
-                dtype=self._dtype,
-                progress=progress,
-            )
-        return self._maps[region, view]
+    def _computed(self, region: str, view: int) -> FeatureMaps:
+        chips = self._chips[region]
+        return feature_maps(
+            self._backbone,
+            chips,
+            View(view) if view else AS_THEY_ARE,
+            store=self._store,
+            dtype=self._dtype,
+            progress=lambda done, total: self._say(
+                f"features of {region}, view {view}: {done}/{total} chips"
+            ),
+        )
 
 
 class ArraysInTurn:
-    """Two sets of a bank's arrays, one after the other, for batches that are read into them.
+    """Sets of a bank's arrays, one after the other, for batches that are read into them.
 
     The kernel takes longer to give the pages of new arrays than the maps take to be copied.
     """
 
-    def __init__(self):
-        self._sets: list[MapsAndLabels | None] = [None, None]
+    def __init__(self, sets: int = 2):
+        self._sets: deque[MapsAndLabels | None] = deque([None] * sets)
 
     def of(self, bank: FeatureBank, *leading: int) -> MapsAndLabels:
-        """The set before the last, made anew where it is of other `leading` axes."""
-        self._sets.reverse()
-        if self._sets[0] is None or self._sets[0][1].shape[: len(leading)] != leading:
-            self._sets[0] = bank.arrays(*leading)
-        return self._sets[0]
+        """The set given longest ago, made anew where it is of other `leading` axes."""
+        found = self._sets.popleft()
+        if found is None or found[1].shape[: len(leading)] != leading:
+            found = bank.arrays(*leading)
+        self._sets.append(found)
+        return found
 
 
 _ALIGNMENT = 64

@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
+from threading import Event
 from typing import Any, NamedTuple
 
 import jax
@@ -31,16 +35,20 @@ from jaxcrop.training.network import Network, Values, statistics_of, values_of
 from jaxcrop.training.optimizer import adamw, reduce_on_plateau
 from jaxcrop.training.runs import predicted_classes
 from jaxcrop.training.step import (
+    AT_ONCE,
     EvalResult,
     TrainState,
     advanced,
     averaged,
     begun,
     evaluated,
+    in_turn,
     in_type,
 )
 
 Maps = tuple[Float[Array, "heads n _h _w _c"], ...]
+Batches = tuple[Maps, UInt8[Array, "heads n h w"]]
+"""The maps and labels of a batch of each head."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def train_heads(
     """What each job's head came to, or what stopped it.
 
     `model` has the head's architecture. The jobs differ by seed and learning rate alone. `together`
-    trains all by one program, under `vmap`; else one after the other by one program of one head.
+    trains all by one program, under `vmap`; else a program of one head trains them, two at a time.
     The results are those of training runs, up to rounding.
     """
     config, head = jobs[0].config, Head(model, bank.size)
@@ -99,9 +107,25 @@ def train_heads(
     optimizer = dataclasses.replace(config.optimizer, seed=0)
     dtype = config.device.compute_dtype
     programs = _programs(Network.of(head), optimizer, config.loss, dtype)
+    stopping = Event()
+
+    def feed(at_once: int) -> _Feed:
+        return _Feed(bank, programs.mesh, at_once, stopping)
+
     if together:
-        return _train(jobs, bank, programs, say)
-    return [outcome for job in jobs for outcome in _train([job], bank, programs, say)]
+        return _train(jobs, feed(1), programs, say)
+    # Where one has nothing for all cores to do, between two operations, the other has.
+    with ThreadPoolExecutor(min(_AT_A_TIME, len(os.sched_getaffinity(0)))) as threads:
+        each = threads.map(lambda job: _train([job], feed(AT_ONCE), programs, say), jobs)
+        try:
+            return [outcome for (outcome,) in each]
+        except BaseException:
+            stopping.set()  # or the threads would go on to the end of their jobs
+            raise
+
+
+_AT_A_TIME = 2
+"""More heads take hardly less time, and more memory."""
 
 
 class _Programs:
@@ -162,7 +186,15 @@ class _Programs:
 
             return run
 
-        self.update = compiled(of_heads(update), donate_argnums=0)
+        of_each = of_heads(update)
+
+        def updates(state: TrainState, rates, weights, batches, count: Int[Array, ""]):
+            def step(state: TrainState, batch: Batches):
+                return of_each(state, rates, weights, *batch)
+
+            return in_turn(step, state, batches, count, rates.shape)
+
+        self.update = compiled(updates, donate_argnums=0)
 
         def statistics(values: Values, maps: Maps, k):
             _, after = logits(values, maps, training=True)
@@ -188,35 +220,42 @@ _programs = lru_cache(maxsize=4)(_Programs)
 
 
 class _Feed:
-    """Puts the batches of heads on the devices, by way of two sets of arrays in turn."""
+    """Puts the batches of heads on the devices, by way of a few sets of arrays in turn.
 
-    def __init__(self, bank: FeatureBank, mesh: Mesh):
-        self._bank, self._mesh = bank, mesh
-        self._arrays = ArraysInTurn()
-        self._readers: list[Any] = [None, None]
+    A program takes `at_once` batches for training. Raises CancelledError once `stopping` is set.
+    """
+
+    def __init__(self, bank: FeatureBank, mesh: Mesh, at_once: int, stopping: Event):
+        self._bank, self._mesh, self.at_once, self._stopping = bank, mesh, at_once, stopping
+        sets = max(2, at_once)
+        self._arrays = ArraysInTurn(sets)
+        self._readers: deque[Any] = deque([None] * sets)
 
     def batch(
         self,
         refs: Sequence[Sequence[ChipRef]],
         views: Sequence[Int[np.ndarray, " n"] | None] | None = None,
         size: int | None = None,
-    ) -> tuple[Maps, UInt8[Array, "heads n h w"]]:
+    ) -> Batches:
         """The maps and labels of each head's chips, and of none up to `size`."""
-        self._readers.reverse()
-        jax.block_until_ready(self._readers[0])  # what reads these arrays, as device and host may
+        if self._stopping.is_set():
+            raise CancelledError
+        self._readers.rotate(-1)
+        jax.block_until_ready(self._readers[-1])  # it reads these arrays, as device and host may
         maps, label = self._arrays.of(self._bank, len(refs), size or len(refs[0]))
         for head, of_head in enumerate(refs):
             arrays = tuple(x[head] for x in maps), label[head]
             self._bank.fill(arrays, of_head, None if views is None else views[head])
         return _spread((maps, label), self._mesh)
 
-    def read_by(self, result: Any) -> None:
-        """Say what was computed of the last batch: its arrays are filled anew once that is done."""
-        self._readers[0] = result
+    def read_by(self, result: Any, batches: int = 1) -> None:
+        """Say what was computed of the last batches: their arrays are filled anew after that."""
+        for back in range(1, batches + 1):
+            self._readers[-back] = result
 
 
 def _train(
-    jobs: Sequence[Job], bank: FeatureBank, programs: _Programs, say: Callable[[str], None]
+    jobs: Sequence[Job], feed: _Feed, programs: _Programs, say: Callable[[str], None]
 ) -> list[Trained | InputError]:
     config = jobs[0].config.optimizer
     state = _spread(_stacked([programs.begin(job.values) for job in jobs]), programs.mesh)
@@ -236,29 +275,35 @@ def _train(
         for job in jobs
     ]
     chips = [job.experiment.refs("train") for job in jobs]
-    training: list[Float[Array, " heads"]] = []
-    feed = _Feed(bank, programs.mesh)
+    training: list[tuple[Float[Array, "steps heads"], int]] = []
     while done < last:
         until = min(last, samplings[0].validation_after(done, config.eval_every))
-        for step in range(done, until):
-            chosen = [
-                [refs[k] for k in sampling.batch(step)]
-                for refs, sampling in zip(chips, samplings, strict=True)
+        for few in samplings[0].alike(range(done, until), feed.at_once):
+            batches = [
+                feed.batch(
+                    [
+                        [refs[k] for k in sampling.batch(step)]
+                        for refs, sampling in zip(chips, samplings, strict=True)
+                    ],
+                    [of_head.get(step) for of_head in views],
+                )
+                for step in few
             ]
-            maps, label = feed.batch(chosen, [of_head.get(step) for of_head in views])
-            state, loss = programs.update(state, rates, weights, maps, label)
-            feed.read_by(loss)
-            training.append(loss)
+            count = len(few)
+            batches += batches[-1:] * (feed.at_once - count)
+            state, losses = programs.update(state, rates, weights, batches, count)
+            feed.read_by(losses, count)
+            training.append((losses, count))
         done = until
         state, validation = _validate(jobs, state, feed, programs)
         say(f"step {done}/{last}: validation loss {', '.join(f'{v:.4f}' for v in validation)}")
-        for number in np.flatnonzero(~np.isfinite(np.asarray(loss) + validation)):
+        for number in np.flatnonzero(~np.isfinite(np.asarray(losses)[count - 1] + validation)):
             faults.setdefault(int(number), _not_finite(jobs[number], done))
         for number, value in enumerate(validation):
             if value < best[number][0]:
                 best[number] = (value, jax.device_get(programs.of_head(state.model, number)))
     outcomes: list[Trained | InputError] = []
-    losses = np.stack([np.asarray(loss) for loss in training], axis=1)
+    losses = np.concatenate([np.asarray(losses)[:count] for losses, count in training]).T
     for number, job in enumerate(jobs):
         values = best[number][1]
         if job.config.scoring.test_checkpoint == "last" or not values:

@@ -103,17 +103,14 @@ def streamed_together(
 
     def advance(state: TrainState, steps: range):
         before = None
-        for _, alike in groupby(steps, key=sampling.size):
-            left = len(list(alike))
-            while left:
-                count = min(left, AT_ONCE)
-                taken = list(islice(batches, count))
-                filled = taken + taken[-1:] * (AT_ONCE - count)
-                state, losses = few_steps(state, filled, count, key)
-                jax.block_until_ready(before)  # its batches may lie where the next ones will
-                before = losses
-                left -= count
-                yield state, losses[:count]
+        for few in sampling.alike(steps, AT_ONCE):
+            count = len(few)
+            taken = list(islice(batches, count))
+            filled = taken + taken[-1:] * (AT_ONCE - count)
+            state, losses = few_steps(state, filled, count, key)
+            jax.block_until_ready(before)  # its batches may lie where the next ones will
+            before = losses
+            yield state, losses[:count]
 
     return advance
 

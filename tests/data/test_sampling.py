@@ -45,6 +45,14 @@ def test_passes_are_counted_in_steps_and_validated():
     assert [replacement.validation_after(step, None) for step in (0, 6, 7)] == [7, 7, 14]
 
 
+def test_steps_alike_follow_each_other():
+    """Of 10 chips drawn with replacement, every third batch of 4 holds 2."""
+    left = Sampling(10, 4, seed=0, how="replacement")
+    assert list(left.alike(range(1, 7), 3)) == [[1], [2], [3, 4], [5], [6]]
+    assert list(left.alike(range(1, 5), 1)) == [[1], [2], [3], [4]]
+    assert list(Sampling(10, 4, seed=0).alike(range(3, 10), 3)) == [[3, 4, 5], [6, 7, 8], [9]]
+
+
 @pytest.mark.parametrize("how", ["shuffled", "replacement"])
 @pytest.mark.parametrize("size", [1, 3, 7, 10])
 def test_so_many_passes_are_validated_as_often(how, size):

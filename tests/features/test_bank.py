@@ -1,5 +1,6 @@
 """Kept feature maps on their way to the devices."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -43,6 +44,23 @@ def test_arrays_are_filled_with_what_is_kept_and_taken_without_a_copy(backbone, 
         assert not array[1].any()
     np.testing.assert_array_equal(label[0, 0], want.label[2])
     assert not label[0, 1].any()
+
+
+def test_threads_that_ask_for_the_same_maps_wait_for_the_first(backbone, chips):
+    told = []
+    bank = FeatureBank(backbone, {"africa": chips}, IN_MEMORY, say=told.append)
+
+    def filled(view):
+        arrays = bank.arrays(1)
+        bank.fill(arrays, [("africa", chips.ids[0])], np.array([view]))
+        return arrays
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(filled, [0, 1, 0, 1]))
+    assert len(told) == len(set(told))
+    for one, other in zip(found[:2], found[2:], strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert not np.array_equal(found[0][0][0], found[1][0][0])
 
 
 def test_what_is_kept_takes_no_memory_once_it_is_read(backbone, chips, tmp_path):

@@ -1,5 +1,8 @@
 """Heads on kept features are the heads of training runs."""
 
+from itertools import count
+from threading import Barrier
+
 import jax
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("small_backbones")
 RATES = (2e-3, 1e-4)
 
 
-def config(records, decoder, rate, run_dir=None):
+def config(records, decoder, rate, run_dir=None, *, steps=2, **more):
     return TrainConfig.of(
         backbone="satlas",
         region="africa",
@@ -35,18 +38,19 @@ def config(records, decoder, rate, run_dir=None):
         views=2,
         budget=6,
         batch_size=2,
-        steps=2,
+        steps=steps,
         batchnorm_batches=1,
         learning_rate=rate,
         data_dir=records.folder.parents[2],
         run_dir=run_dir,
+        **more,
     )
 
 
-def trained_heads(records, decoder, *, together, rates=RATES, folder=None):
+def trained_heads(records, decoder, *, together, rates=RATES, folder=None, **more):
     seen = band_input("satlas")
     model = random_segmenter("resnet18", decoder, len(seen.bands), 6, seed=0)
-    configs = [config(records, decoder, rate) for rate in rates]
+    configs = [config(records, decoder, rate, **more) for rate in rates]
     experiment = experiment_of(configs[0], {"africa": records})
     chips = sorted({i for of in experiment.ids.values() for i in of["africa"]})
     bank = FeatureBank(
@@ -102,6 +106,37 @@ def test_heads_trained_together_equal_those_trained_apart(synthetic_records, tmp
         np.testing.assert_allclose(one.evaluation.loss, other.evaluation.loss, rtol=5e-3)
     slow, fast = both[0]
     assert abs(slow.losses[1] - fast.losses[1]) > 0.05  # the rates do differ
+
+
+def test_programs_of_several_steps_equal_those_of_one(synthetic_records, tmp_path):
+    """Of five chips drawn with replacement, every third batch holds one: two programs to a pass."""
+    longer = {"sampling": "replacement", "steps": None, "epochs": 2, "folder": tmp_path}
+    together, apart = (
+        trained_heads(synthetic_records, "linear", together=together, **longer)
+        for together in (True, False)
+    )
+    for one, other in zip(together, apart, strict=True):
+        assert one.losses.shape == (6,)
+        np.testing.assert_allclose(one.losses, other.losses, rtol=5e-3)
+        np.testing.assert_allclose(one.evaluation.loss, other.evaluation.loss, rtol=5e-3)
+
+
+def test_heads_stop_where_one_fails(synthetic_records, monkeypatch):
+    """As where a SIGTERM raises in the main thread: the process would end with the last head."""
+    numbers, filled, fill, both = count(), [], FeatureBank.fill, Barrier(2)
+
+    def failing(bank, *arguments):
+        filled.append(number := next(numbers))
+        if number < 2:
+            both.wait(60)  # until either head is at work
+        if number == 1:
+            raise OSError("gone")
+        fill(bank, *arguments)
+
+    monkeypatch.setattr(FeatureBank, "fill", failing)
+    with pytest.raises(OSError, match="gone"):
+        trained_heads(synthetic_records, "linear", together=False, steps=1000)
+    assert len(filled) < 500
 
 
 def test_a_head_that_diverges_does_not_stop_the_others(synthetic_records):
