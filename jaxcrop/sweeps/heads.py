@@ -241,7 +241,7 @@ class _Feed:
         if self._stopping.is_set():
             raise CancelledError
         self._readers.rotate(-1)
-        jax.block_until_ready(self._readers[-1])  # it reads these arrays, as device and host may
+        jax.block_until_ready(self._readers[-1])  # these arrays may be what the device reads
         maps, label = self._arrays.of(self._bank, len(refs), size or len(refs[0]))
         for head, of_head in enumerate(refs):
             arrays = tuple(x[head] for x in maps), label[head]
@@ -279,17 +279,11 @@ def _train(
     while done < last:
         until = min(last, samplings[0].validation_after(done, config.eval_every))
         for few in samplings[0].alike(range(done, until), feed.at_once):
-            batches = [
-                feed.batch(
-                    [
-                        [refs[k] for k in sampling.batch(step)]
-                        for refs, sampling in zip(chips, samplings, strict=True)
-                    ],
-                    [of_head.get(step) for of_head in views],
-                )
-                for step in few
-            ]
             count = len(few)
+            batches = [
+                feed.batch(_chosen(chips, samplings, k), [of_head.get(k) for of_head in views])
+                for k in few
+            ]
             batches += batches[-1:] * (feed.at_once - count)
             state, losses = programs.update(state, rates, weights, batches, count)
             feed.read_by(losses, count)
@@ -317,6 +311,16 @@ def _train(
     return outcomes
 
 
+def _chosen(
+    chips: Sequence[Sequence[ChipRef]], samplings: Sequence[Sampling], step: int
+) -> list[list[ChipRef]]:
+    """The chips of each head's batch in a step."""
+    return [
+        [refs[k] for k in sampling.batch(step)]
+        for refs, sampling in zip(chips, samplings, strict=True)
+    ]
+
+
 _SHOWN = 4
 """Test chips whose predictions are kept."""
 
@@ -333,11 +337,7 @@ def _validate(
         chips = [job.experiment.refs("train") for job in jobs]
         orders = [dataclasses.replace(job.sampling, how="shuffled") for job in jobs]
         for k in range(count):
-            chosen = [
-                [refs[number] for number in order.batch(k)]
-                for refs, order in zip(chips, orders, strict=True)
-            ]
-            maps, _ = feed.batch(chosen)
+            maps, _ = feed.batch(_chosen(chips, orders, k))
             ks = np.full(len(jobs), k)
             statistics = programs.statistics(state.model | statistics, maps, ks)
             feed.read_by(statistics)
