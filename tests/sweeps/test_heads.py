@@ -108,6 +108,16 @@ def test_heads_trained_together_equal_those_trained_apart(synthetic_records, tmp
     assert abs(slow.losses[1] - fast.losses[1]) > 0.05  # the rates do differ
 
 
+def test_a_head_is_the_same_to_the_bit_beside_another(synthetic_records, tmp_path):
+    both, (alone,) = (
+        trained_heads(synthetic_records, "unet", together=False, rates=rates, folder=tmp_path)
+        for rates in (RATES, RATES[:1])
+    )
+    np.testing.assert_array_equal(both[0].losses, alone.losses)
+    np.testing.assert_array_equal(both[0].evaluation.per_chip, alone.evaluation.per_chip)
+    np.testing.assert_array_equal(both[0].evaluation.calibration, alone.evaluation.calibration)
+
+
 def test_programs_of_several_steps_equal_those_of_one(synthetic_records, tmp_path):
     """Of five chips drawn with replacement, every third batch holds one: two programs to a pass."""
     longer = {"sampling": "replacement", "steps": None, "epochs": 2, "folder": tmp_path}
