@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 
 import jax
 import numpy as np
@@ -130,8 +130,9 @@ def cached(
     everything = put_everywhere(stacked(chips, range(len(chips)))[1], mesh)
 
     def advance(state: TrainState, steps: range):
-        for _, alike in groupby(map(sampling.batch, steps), key=len):
-            order = put_everywhere(np.stack(list(alike)).astype(np.int32), mesh)
+        for alike in sampling.alike(steps, len(steps)):
+            order = np.stack([sampling.batch(step) for step in alike]).astype(np.int32)
+            order = put_everywhere(order, mesh)
             state, losses = cached_steps(state, everything, order, key)
             yield state, losses
 

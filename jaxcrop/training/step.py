@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -280,15 +280,11 @@ def in_turn(
 
     def one(k: Int[Array, ""], carry: tuple[State, Array]) -> tuple[State, Array]:
         state, losses = carry
-        batch = jax.lax.switch(k, [partial(_same, batch) for batch in batches])
+        batch = jax.lax.switch(k, [lambda batch=batch: batch for batch in batches])
         state, loss = step(state, batch)
         return state, losses.at[k].set(loss)
 
     return jax.lax.fori_loop(0, count, one, (state, jnp.zeros((len(batches), *shape))))
-
-
-def _same(batch: Any) -> Any:
-    return batch
 
 
 def make_few_steps(
