@@ -5,7 +5,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -116,12 +116,15 @@ def train_heads(
         return _train(jobs, feed(1), programs, say)
     # Where one has nothing for all cores to do, between two operations, the other has.
     with ThreadPoolExecutor(min(_AT_A_TIME, len(os.sched_getaffinity(0)))) as threads:
-        each = threads.map(lambda job: _train([job], feed(AT_ONCE), programs, say), jobs)
+        each = [threads.submit(_train, [job], feed(AT_ONCE), programs, say) for job in jobs]
         try:
-            return [outcome for (outcome,) in each]
+            for ended in as_completed(each):
+                ended.result()  # raises what ended it, while others go on
         except BaseException:
             stopping.set()  # or the threads would go on to the end of their jobs
+            threads.shutdown(cancel_futures=True)
             raise
+        return [outcome for of_job in each for outcome in of_job.result()]
 
 
 _AT_A_TIME = 2

@@ -1,7 +1,6 @@
 """Heads on kept features are the heads of training runs."""
 
-from itertools import count
-from threading import Barrier
+from threading import Barrier, current_thread
 
 import jax
 import numpy as np
@@ -15,6 +14,7 @@ from jaxcrop.features.maps import ChipSet
 from jaxcrop.features.store import FeatureStore
 from jaxcrop.files import json_lines
 from jaxcrop.models.segmenter import random_segmenter
+from jaxcrop.sweeps import heads
 from jaxcrop.sweeps.heads import Job, head_values, train_heads
 from jaxcrop.train import train_run
 from jaxcrop.training.runs import experiment_of
@@ -131,19 +131,24 @@ def test_programs_of_several_steps_equal_those_of_one(synthetic_records, tmp_pat
         np.testing.assert_allclose(one.evaluation.loss, other.evaluation.loss, rtol=5e-3)
 
 
-def test_heads_stop_where_one_fails(synthetic_records, monkeypatch):
+@pytest.mark.parametrize("failing", [0, 1])
+def test_heads_stop_where_one_fails(synthetic_records, monkeypatch, failing):
     """As where a SIGTERM raises in the main thread: the process would end with the last head."""
-    numbers, filled, fill, both = count(), [], FeatureBank.fill, Barrier(2)
+    filled, fill, both, begin = [], FeatureBank.fill, Barrier(2), heads._train
 
-    def failing(bank, *arguments):
-        filled.append(number := next(numbers))
-        if number < 2:
-            both.wait(60)  # until either head is at work
-        if number == 1:
+    def numbered(jobs, *arguments):
+        current_thread().name = f"head {RATES.index(jobs[0].config.optimizer.learning_rate)}"
+        both.wait(60)  # until either head is at work
+        return begin(jobs, *arguments)
+
+    def fails(bank, *arguments):
+        filled.append(name := current_thread().name)
+        if name == f"head {failing}":
             raise OSError("gone")
         fill(bank, *arguments)
 
-    monkeypatch.setattr(FeatureBank, "fill", failing)
+    monkeypatch.setattr(heads, "_train", numbered)
+    monkeypatch.setattr(FeatureBank, "fill", fails)
     with pytest.raises(OSError, match="gone"):
         trained_heads(synthetic_records, "linear", together=False, steps=1000)
     assert len(filled) < 500
